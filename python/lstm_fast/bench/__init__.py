@@ -1,0 +1,17 @@
+"""Measuring and checking, shared by ``lstm-fast bench``, ``lstm-fast verify`` and ``benches/``.
+
+===============  ================================================================================
+problems         READ FIRST: the list of kernels; a problem's shape, its arrays, the swept points
+tolerance        how far a result may be from the float64 reference
+engines          what an engine is; lstm_fast itself and the NumPy baseline
+peers            PyTorch, ONNX Runtime, a user's own
+timing           engines in turn, medians; the FMA peak
+sweep            check, then time, every point
+report, chart    table, progress bar, JSON; the picture
+verification     every kernel against the reference; the certificate
+machine          CPU, GPU, environment, thread counts of the others
+packages         optional packages: versions, import with a clear message
+===============  ================================================================================
+
+Nothing here imports rich, matplotlib, torch or onnxruntime before it is needed.
+"""

@@ -1,0 +1,154 @@
+"""What a run prints and writes: progress bar, table, JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from .engines import PASSES, EngineClass
+from .machine import command_line, describe
+from .packages import require
+from .peers import engine_version, missing_packages
+from .problems import Problem
+from .sweep import OURS, Row, Sweep, cost
+
+FORMAT = 1  # of the JSON file; raised when a reader would have to change
+
+
+def console() -> Any:
+    """rich's console on standard output; wide enough for the tables when that is a file or a pipe."""
+    wide = None if sys.stdout.isatty() else 120
+    return require("rich.console", "lstm-fast bench").Console(highlight=False, width=wide)
+
+
+@contextlib.contextmanager
+def progress(console: Any, problems: Sequence[Problem]) -> Iterator[Callable[[str, float], None]]:
+    """A progress bar over the problems' total cost; yields the function that moves it."""
+    rich = require("rich.progress", "lstm-fast bench")
+    columns = (
+        rich.BarColumn(),
+        rich.TaskProgressColumn(),
+        rich.TimeElapsedColumn(),
+        rich.TextColumn("{task.description}"),
+    )
+    with rich.Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=sum(map(cost, problems)))
+
+        def move(line: str, done: float) -> None:
+            bar.update(task, description=line, completed=done)
+
+        yield move
+
+
+def engine_line(made: EngineClass, threads: dict[str, str]) -> str:
+    """An engine that takes part: version, threads, what is run."""
+    parts = [f"{made.name} {engine_version(made) or '(version unknown)'}"]
+    if made.name in threads:
+        parts.append(f"threads: {threads[made.name]}")
+    if hasattr(made, "settings"):
+        parts.append(made.settings)
+    return "; ".join(parts)
+
+
+def missing_line(made: EngineClass) -> str:
+    """Why a peer is not in the table, and how to get it."""
+    return f"{made.name}: {', '.join(missing_packages(made))} not installed (pip install 'lstm_fast[peers]')"
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """Geometric mean; the fair mean of ratios."""
+    return math.exp(sum(map(math.log, values)) / len(values))
+
+
+def ratios(rows: Sequence[Row], engine: str) -> list[float]:
+    """The ratios of one engine over the rows where it has one."""
+    return [r for r in (row.ratio(engine) for row in rows) if r is not None]
+
+
+def _ratio_cell(row: Row, engine: str) -> str:
+    measured = row.engines.get(engine)
+    if measured is None:
+        return "-"
+    if not measured.ok:
+        return "[bold red]WRONG[/]"
+    value = row.ratio(engine)
+    return "-" if value is None else f"[{'green' if value >= 1 else 'red'}]{value:.2f}[/]"
+
+
+def table(sweep: Sweep, which: str, others: Sequence[str]) -> Any:
+    """The rich table of one pass; the last line has the geometric mean of each ratio."""
+    box = require("rich.box", "lstm-fast bench").SIMPLE_HEAD
+    rows = [row for row in sweep.rows if row.which == which]
+    title = f"{which}, {sweep.peak.dtype}; speed-up over an engine: its time / ours"
+    made = require("rich.table", "lstm-fast bench").Table(title=title, title_justify="left", box=box, show_footer=True)
+    others = [name for name in others if any(name in row.engines for row in rows)]
+    for name in ("T", "B", "H", "ns/step", "GFLOP/s", "% of\npeak"):
+        made.add_column(name, footer="mean" if name == "T" else "", justify="right", no_wrap=True)
+    for name in others:
+        reached = ratios(rows, name)
+        footer = f"{geometric_mean(reached):.2f}" if reached else "-"
+        made.add_column(f"over\n{name}", footer=footer, justify="right", no_wrap=True)
+    for index, row in enumerate(rows):
+        p = row.problem
+        following = rows[index + 1].problem if index + 1 < len(rows) else None
+        last = following is None or (following.batch, following.hidden) != (p.batch, p.hidden)
+        ours = ["[bold red]WRONG[/]", "-", "-"]
+        if row.ns_per_step is not None and row.gflops is not None:
+            ours = [f"{row.ns_per_step:,.0f}", f"{row.gflops:.1f}", f"{100 * row.gflops / sweep.peak.gflops:.0f}"]
+        cells = [str(p.steps), str(p.batch), str(p.hidden), *ours, *(_ratio_cell(row, name) for name in others)]
+        made.add_row(*cells, end_section=last)
+    return made
+
+
+def as_json(
+    sweep: Sweep, classes: Sequence[EngineClass], missing: Sequence[EngineClass], threads: dict[str, str]
+) -> Any:
+    """Everything measured, as plain values: times in seconds, T, B, I, H, ratios above 1 where lstm_fast is faster."""
+    rows = []
+    for row in sweep.rows:
+        p = row.problem
+        shape = {"T": p.steps, "B": p.batch, "I": p.inputs, "H": p.hidden}
+        engines = {
+            name: {
+                "correct": m.ok,
+                "error": m.error if math.isfinite(m.error) else None,
+                "bound": m.bound,
+                "seconds": m.seconds if m.samples else None,
+                "samples": m.samples,
+            }
+            for name, m in row.engines.items()
+        }
+        rows.append(
+            {"cell": p.cell, "dtype": p.dtype, **shape, "pass": row.which}
+            | {"ns_per_step": row.ns_per_step, "gflops": row.gflops}
+            | {"peak_share": row.gflops and row.gflops / sweep.peak.gflops}
+            | {"ratios": {name: row.ratio(name) for name in row.engines if name != OURS}, "engines": engines}
+        )
+    return {
+        "format": FORMAT,
+        "command": command_line(),
+        "machine": describe(),
+        "fma_peak_gflops": sweep.peak.gflops,
+        "passes": list(PASSES),
+        "engines": {
+            made.name: {
+                "version": engine_version(made),
+                "settings": getattr(made, "settings", None),
+                "threads": threads.get(made.name),
+                "unsupported": sweep.unsupported.get(made.name),
+            }
+            for made in classes
+        },
+        "not_installed": [made.name for made in missing],
+        "rows": rows,
+    }
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write the JSON file; NaN and infinity are not allowed in it."""
+    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,0 +1,222 @@
+"""The command line: ``lstm-fast`` = ``python -m lstm_fast``; see ``lstm-fast COMMAND --help``.
+
+Exit codes: 0 success, 1 a check failed, 2 a wrong argument or a missing optional package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import _lstm_fast_core as core
+from . import get_num_threads, isa
+from ._scope import require_in_scope
+from .bench import machine, problems, report, sweep, verification
+from .bench.engines import PASSES
+from .bench.packages import MissingPackageError, optional_versions, own_version, require
+from .bench.peers import all_engines, load_peer, missing_packages
+
+DEMOS = {"text": "a character-level language model learns English", "stock": "one LSTM unit, followed by hand"}
+QUICK_BUDGET, FULL_BUDGET = 0.1, 0.5  # seconds for a point and pass beyond the least number of rounds
+
+
+def _information() -> dict[str, Any]:
+    try:
+        chosen = isa()
+    except ValueError as error:  # LSTM_FAST_ISA names none of this machine's: say so, as the kernels will
+        chosen = f"none: {error}"
+    return {
+        "version": own_version(),
+        "compiler": core.compiler(),
+        "isa": {"built": core.isas_built(), "usable": core.isas_usable(), "chosen": chosen},
+        "threads": {"number": get_num_threads(), "source": "this version computes on the calling thread"},
+        "cpu": {"model": machine.cpu_model(), "usable": machine.usable_cpus()},
+        "environment": machine.environment_variables(),
+        "packages": {"numpy": require("numpy", "lstm_fast").__version__} | optional_versions(),
+        "gpu": machine.gpus(),
+        "location": str(Path(__file__).parent),
+    }
+
+
+def info(options: argparse.Namespace) -> int:
+    """Print what this installation is and what it found."""
+    facts = _information()
+    if options.json:
+        print(json.dumps(facts, indent=1))
+        return 0
+    sets, threads, cpu = facts["isa"], facts["threads"], facts["cpu"]
+    lines = {
+        "lstm_fast": f"{facts['version']}  ({facts['location']})",
+        "compiler": facts["compiler"],
+        "isa built": " ".join(sets["built"]),
+        "isa usable": " ".join(sets["usable"]),
+        "isa chosen": sets["chosen"],
+        "threads": f"{threads['number']}  ({threads['source']})",
+        "cpu": f"{cpu['model']}, {cpu['usable']} usable",
+        "gpu": ", ".join(facts["gpu"]) or "none found",
+        "environment": " ".join(f"{n}={v}" for n, v in facts["environment"].items())
+        or "no LSTM_FAST_* variable is set",
+    }
+    lines |= {name: version or "not installed" for name, version in facts["packages"].items()}
+    for name, text in lines.items():
+        print(f"{name:<17} {text}")
+    return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Check every kernel of this installation; 1 if one fails."""
+    failed = 0
+    print(f"{len(problems.VERIFY_SHAPES)} shapes each; errors as a share of the allowed one")
+    print(f"{'kernel':<14}{'isa':<10}{'values':>8}{'gradients':>11}")
+    for kernel in problems.KERNELS:
+        for verdict in verification.verify(kernel):
+            failed += not verdict.ok
+            note = "ok" if verdict.ok else "FAILED"
+            if verdict.inference_differs:
+                note += f": inference and training differ in bits at {verdict.inference_differs} shapes"
+            label = f"{kernel.cell} {kernel.dtype}"
+            print(f"{label:<14}{verdict.isa:<10}{verdict.values:>8.3f}{verdict.gradients:>11.3f}  {note}", flush=True)
+    hashes = verification.certificates()
+    same = len(set(hashes.values())) == 1
+    failed += not same
+    print(f"bits of {', '.join(hashes)}: {'equal' if same else 'FAILED: they differ'}")
+    if options.certificate:
+        for name, digest in list(hashes.items())[: 1 if same else None]:
+            where = "" if same else f" on {name}"
+            print(f"certificate of lstm_fast {own_version()}{where}: sha256 {digest}")
+    print(f"{failed} checks FAILED" if failed else "all checks passed")
+    return 1 if failed else 0
+
+
+def _grid(options: argparse.Namespace) -> list[problems.Problem]:
+    grid = problems.QUICK if options.quick else problems.FULL
+    sizes = grid.sizes
+    if options.batch or options.hidden:
+        batches = options.batch or sorted({b for b, _ in sizes})
+        sizes = tuple((b, h) for b in batches for h in options.hidden or sorted({h for _, h in sizes}))
+    return [
+        problems.Problem(options.cell, options.dtype, steps=t, batch=b, hidden=h)
+        for b, h in sizes
+        for t in options.seq or grid.steps
+    ]
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Check, time, print and draw; 1 if a result was wrong."""
+    require_in_scope(num_threads=options.threads)
+    for package in ("rich", "matplotlib"):  # asked for now, not after minutes of measuring
+        require(package, "lstm-fast bench")
+    for path in (options.json, options.plot):
+        if not path.parent.is_dir():
+            raise ValueError(f"{path}: there is no directory {path.parent}")
+    listed = all_engines(map(load_peer, options.peer))
+    missing = [made for made in listed if missing_packages(made)]
+    classes = [made for made in listed if made not in missing]
+    others = [made.name for made in classes if made.name != sweep.OURS]
+    grid = _grid(options)
+    console = report.console()
+    with machine.peer_threads(options.threads) as threads:
+        facts = machine.describe()
+        console.print(f"{facts['cpu']}, {facts['usable_cpus']} usable CPUs")
+        console.print(
+            f"lstm_fast {own_version()}, {facts['isa']}, {options.threads} thread, {facts['compiler']}; against"
+        )
+        for made in classes[1:]:
+            console.print(f"  {report.engine_line(made, threads)}", soft_wrap=True)
+        for made in missing:
+            console.print(f"  {report.missing_line(made)}", soft_wrap=True)
+        with report.progress(console, grid) as move:
+            budget = QUICK_BUDGET if options.quick else FULL_BUDGET
+            measured = sweep.run(grid, classes, options.threads, budget, move)
+        content = report.as_json(measured, classes, missing, threads)
+    console.print(f"FMA peak of one core, measured in this run: {measured.peak.gflops:.1f} GFLOP/s ({options.dtype})\n")
+    for which in PASSES:
+        console.print(report.table(measured, which, others))
+    for name, reason in measured.unsupported.items():
+        console.print(f"{name} sat out: {reason}")
+    report.write_json(options.json, content)
+    from .bench import chart
+
+    caption = (
+        f"lstm_fast {own_version()}, {options.cell} {options.dtype}, {facts['isa']}, {options.threads} thread, I = H\n"
+    )
+    chart.draw(measured, others, caption + f"{facts['cpu']}, FMA peak {measured.peak.gflops:.0f} GFLOP/s", options.plot)
+    console.print(f"figures: {options.json}\nchart:   {options.plot}", soft_wrap=True)
+    for line in measured.failures:
+        print(f"WRONG RESULT: {line}", file=sys.stderr)
+    return 1 if measured.failures else 0
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Run one demo with the rest of the command line, or list them."""
+    if options.name is None:
+        for name, text in DEMOS.items():
+            print(f"lstm-fast demo {name:<6} {text}")
+        return 0
+    result: int = importlib.import_module(f"lstm_fast.demos.{options.name}").main(options.arguments)
+    return result
+
+
+def positive(text: str) -> int:
+    """An integer of 1 or more, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    root = argparse.ArgumentParser(prog="lstm-fast", description=(__doc__ or "").split("\n")[0])
+    root.add_argument("--version", action="version", version=f"lstm_fast {own_version()}")
+    commands = root.add_subparsers(metavar="COMMAND", required=True)
+
+    command = commands.add_parser("info", help="what this installation is and what it found")
+    command.add_argument("--json", action="store_true", help="as JSON")
+    command.set_defaults(run=info)
+
+    command = commands.add_parser("verify", help="check every kernel of this installation, in under a minute")
+    command.add_argument(
+        "--certificate", action="store_true", help="print the hash of its bits, equal on every machine"
+    )
+    command.set_defaults(run=verify)
+
+    command = commands.add_parser("bench", help="speed beside NumPy, PyTorch and ONNX Runtime; checked before timed")
+    command.add_argument("--cell", choices=problems.CELLS, default=problems.CELLS[0])
+    command.add_argument("--seq", type=positive, nargs="+", metavar="T", help="sequence lengths, default 16 to 4096")
+    command.add_argument("--batch", type=positive, nargs="+", metavar="B", help="batch sizes, each with each --hidden")
+    command.add_argument(
+        "--hidden", type=positive, nargs="+", metavar="H", help="hidden sizes; the input size is the same"
+    )
+    command.add_argument("--dtype", choices=problems.DTYPES, default=problems.DTYPES[0])
+    command.add_argument(
+        "--threads", type=positive, default=1, metavar="N", help="for every engine; only 1 in this version"
+    )
+    command.add_argument("--quick", action="store_true", help="fewer points: ends within a minute on two cores")
+    peer_help = "adds your own engine, see the text of lstm_fast.bench.engines; repeatable"
+    command.add_argument("--peer", action="append", default=[], metavar="module:Class", help=peer_help)
+    command.add_argument("--json", type=Path, default=Path("bench.json"), metavar="F", help="default bench.json")
+    command.add_argument("--plot", type=Path, default=Path("bench.png"), metavar="F.png", help="default bench.png")
+    command.set_defaults(run=bench)
+
+    command = commands.add_parser("demo", help="train on real data; without a name, list the demos")
+    command.add_argument("name", nargs="?", choices=DEMOS)
+    command.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on; try --help after the name")
+    command.set_defaults(run=demo)
+    return root
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code (argparse's own errors exit with 2)."""
+    options = parser().parse_args(argv)
+    try:
+        code: int = options.run(options)
+    except (MissingPackageError, NotImplementedError, ValueError) as error:
+        print(f"lstm-fast: {error}", file=sys.stderr)
+        return 2
+    return code
