@@ -1,0 +1,182 @@
+// Packing and the register tile. Included inside a target region, once per instruction set.
+//
+// A tile holds M rows x N vectors of sums in registers. Every sum runs over k = 0, 1, 2, ... in one accumulator with fused
+// multiply-add; lanes, vectors and rows are independent outputs. That is the whole reproducibility promise.
+
+// Rows of a tile of N vectors: three quarters of the registers hold sums.
+template <class V>
+constexpr int tile_rows(int vectors) {
+  const int rows = V::registers * 3 / 4 / vectors;
+  return rows < 1 ? 1 : rows < max_rows ? rows : max_rows;
+}
+
+LF_INLINE index ceil_div(index a, index b) { return (a + b - 1) / b; }
+
+// acc[m][n] += a[m][first + k*a_step] * w[k][n], k ascending. Vector n stands in panel n / (N/P): P panels lie `panel` apart.
+template <int P = 1, class V, int M, int N>
+LF_INLINE void accumulate(V (&acc)[M][N], const typename V::scalar* const (&a)[M], index first, index a_step,
+                          const typename V::scalar* w, index w_step, index panel, index K) {
+  constexpr int per_panel = N / P;
+  for (index k = 0; k < K; ++k) {
+    const index at = first + k * a_step;
+    if constexpr (V::registers >= 32) {
+      V weights[N];
+      for (int n = 0; n < N; ++n) {
+        weights[n] = V::load(w + n / per_panel * panel + n % per_panel * V::lanes);
+        if constexpr (M > 1) keep_in_register(weights[n]);
+      }
+      for (int m = 0; m < M; ++m) {
+        const V value = V::set(a[m][at]);
+        for (int n = 0; n < N; ++n) acc[m][n] = fma(value, weights[n], acc[m][n]);
+      }
+    } else {
+      // With 16 registers: M values first, then one vector of weights at a time, 12 + 3 + 1. The other order needs 17.
+      V values[M];
+      for (int m = 0; m < M; ++m) values[m] = V::set(a[m][at]);
+      for (int n = 0; n < N; ++n) {
+        const V weight = V::load(w + n / per_panel * panel + n % per_panel * V::lanes);
+        for (int m = 0; m < M; ++m) acc[m][n] = fma(values[m], weight, acc[m][n]);
+      }
+    }
+    w += w_step;
+  }
+}
+
+// The same with k over (unit, gate) of gate rows, valid units only: the order of w_t.
+template <int gates, class V, int M, int N>
+LF_INLINE void accumulate_units(V (&acc)[M][N], const typename V::scalar* const (&a)[M], const typename V::scalar* w, index H) {
+  constexpr index block = gates * V::lanes;
+  constexpr index w_step = N * V::lanes;
+  for (index unit = 0, first = 0; unit < H; unit += V::lanes, first += block) {
+    const index valid = H - unit < V::lanes ? H - unit : V::lanes;
+    for (index lane = 0; lane < valid; ++lane) {
+      accumulate(acc, a, first + lane, V::lanes, w, w_step, 0, gates);
+      w += gates * w_step;
+    }
+  }
+}
+
+// Runs job.run<M>(row) over rows in tiles of at most `limit` and nearly equal height: 8 rows are 4 + 4, not 6 + 2.
+template <int limit, class Job>
+LF_INLINE void for_row_tiles(Range rows, const Job& job) {
+  const index count = rows.end - rows.begin;
+  const index tiles = ceil_div(count, limit);
+  index row = rows.begin;
+  for (index tile = 0; tile < tiles; ++tile) {
+    const index height = count / tiles + (tile < count % tiles ? 1 : 0);
+    switch (height) {
+      case 1: job.template run<1>(row); break;
+      case 2: if constexpr (limit >= 2) job.template run<2>(row); break;
+      case 3: if constexpr (limit >= 3) job.template run<3>(row); break;
+      case 4: if constexpr (limit >= 4) job.template run<4>(row); break;
+      case 5: if constexpr (limit >= 5) job.template run<5>(row); break;
+      default: if constexpr (limit >= 6) job.template run<6>(row); break;
+    }
+    row += height;
+  }
+}
+
+// Column blocks of w_t: `columns` outputs in vectors, those in blocks of at most max_vectors and nearly equal width.
+struct ColumnBlock {
+  index first;  // column
+  int vectors;
+};
+
+template <class V>
+LF_INLINE index column_blocks(index columns) {
+  return ceil_div(ceil_div(columns, V::lanes), max_vectors);
+}
+
+template <class V>
+LF_INLINE ColumnBlock column_block(index columns, index block) {
+  const index vectors = ceil_div(columns, V::lanes);
+  const index blocks = ceil_div(vectors, max_vectors);
+  const index narrow = vectors / blocks;
+  const index wide = vectors % blocks;  // that many blocks have one vector more
+  const index first = block * narrow + (block < wide ? block : wide);
+  return {first * V::lanes, static_cast<int>(narrow + (block < wide ? 1 : 0))};
+}
+
+// Stores the first `valid` lanes of each of N vectors.
+template <class V, int N>
+LF_INLINE void store_columns(const V (&vectors)[N], typename V::scalar* to, index valid) {
+  for (int n = 0; n < N; ++n) {
+    const index left = valid - n * V::lanes;
+    if (left >= V::lanes) {
+      vectors[n].store(to + n * V::lanes);
+    } else if (left > 0) {
+      vectors[n].store_first(to + n * V::lanes, left);
+    }
+  }
+}
+
+// to[k*to_step + lane] = from[lane*from_step + k] for k < K; lanes from `valid` on are zero.
+template <class V>
+LF_INLINE void transpose(const typename V::scalar* from, index from_step, index valid, index K, typename V::scalar* to,
+                         index to_step) {
+  for (index k = 0; k < K; ++k) {
+    for (index lane = 0; lane < V::lanes; ++lane) to[k * to_step + lane] = lane < valid ? from[lane * from_step + k] : 0;
+  }
+}
+
+// w [gates*H, K] to [jb][k][gate][lane]; with bias_row one more row of b_ih + b_hh (null: zero).
+template <int gates, class V>
+void pack_weights(const typename V::scalar* w, index H, index K, const typename V::scalar* b_ih, const typename V::scalar* b_hh,
+                  bool bias_row, typename V::scalar* packed) {
+  using T = typename V::scalar;
+  constexpr index step = gates * V::lanes;
+  const index rows = K + (bias_row ? 1 : 0);
+  for (index unit = 0; unit < H; unit += V::lanes, packed += rows * step) {
+    for (int gate = 0; gate < gates; ++gate) {
+      const index valid = H - unit < V::lanes ? H - unit : V::lanes;
+      const T* from = w + (gate * H + unit) * K;
+      T* to = packed + gate * V::lanes;
+      transpose<V>(from, K, valid, K, to, step);
+      if (bias_row) {
+        for (index lane = 0; lane < V::lanes; ++lane) {
+          const index row = gate * H + unit + lane;
+          T sum = 0;
+          if (lane < valid && b_ih) sum += b_ih[row];
+          if (lane < valid && b_hh) sum += b_hh[row];
+          to[K * step + lane] = sum;
+        }
+      }
+    }
+  }
+}
+
+// The inverse of pack_weights for sums: w and b may be null.
+template <int gates, class V>
+void unpack_weights(const typename V::scalar* packed, index H, index K, bool bias_row, typename V::scalar* w,
+                    typename V::scalar* b) {
+  using T = typename V::scalar;
+  constexpr index step = gates * V::lanes;
+  const index rows = K + (bias_row ? 1 : 0);
+  for (index unit = 0; unit < H; unit += V::lanes, packed += rows * step) {
+    for (int gate = 0; gate < gates; ++gate) {
+      const index valid = H - unit < V::lanes ? H - unit : V::lanes;
+      const T* from = packed + gate * V::lanes;
+      for (index k = 0; w && k < K; ++k) {
+        for (index lane = 0; lane < valid; ++lane) w[(gate * H + unit + lane) * K + k] = from[k * step + lane];
+      }
+      for (index lane = 0; b && bias_row && lane < valid; ++lane) b[gate * H + unit + lane] = from[K * step + lane];
+    }
+  }
+}
+
+// w [gates*H, K] to w_t [nb][(unit, gate)][vector][lane] with K outputs, padded with zeros.
+template <int gates, class V>
+void pack_transposed(const typename V::scalar* w, index H, index K, typename V::scalar* packed) {
+  for (index nb = 0; nb < column_blocks<V>(K); ++nb) {
+    const ColumnBlock block = column_block<V>(K, nb);
+    const index width = block.vectors * V::lanes;
+    const index valid = K - block.first < width ? K - block.first : width;
+    for (index unit = 0; unit < H; ++unit) {
+      for (int gate = 0; gate < gates; ++gate, packed += width) {
+        const typename V::scalar* from = w + (gate * H + unit) * K + block.first;
+        for (index k = 0; k < valid; ++k) packed[k] = from[k];
+        for (index k = valid; k < width; ++k) packed[k] = 0;
+      }
+    }
+  }
+}

@@ -1,0 +1,94 @@
+// AVX2 and FMA: 16 registers of 256 bits.
+#include <immintrin.h>
+
+#include <cstddef>
+
+#include "../kernels.h"
+#include "target.h"
+
+LF_BEGIN_TARGET("avx2,fma")
+
+namespace lstm_fast::avx2 {
+namespace {
+
+// Eight ones, eight zeros: reading from 8 - count on gives the mask of the first `count` lanes.
+alignas(64) constexpr std::int32_t first_lanes_f32[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+alignas(64) constexpr std::int64_t first_lanes_f64[8] = {-1, -1, -1, -1, 0, 0, 0, 0};
+
+struct F32 {
+  using scalar = float;
+  static constexpr int lanes = 8;
+  static constexpr int registers = 16;
+  __m256 raw;
+
+  static LF_INLINE __m256i first_lanes(index count) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(first_lanes_f32 + lanes - count));
+  }
+  static LF_INLINE F32 set(float value) { return {_mm256_set1_ps(value)}; }
+  static LF_INLINE F32 load(const float* from) { return {_mm256_loadu_ps(from)}; }
+  static LF_INLINE F32 load_first(const float* from, index count) { return {_mm256_maskload_ps(from, first_lanes(count))}; }
+  LF_INLINE void store(float* to) const { _mm256_storeu_ps(to, raw); }
+  LF_INLINE void store_first(float* to, index count) const { _mm256_maskstore_ps(to, first_lanes(count), raw); }
+  LF_INLINE float first() const { return _mm256_cvtss_f32(raw); }
+};
+
+struct F64 {
+  using scalar = double;
+  static constexpr int lanes = 4;
+  static constexpr int registers = 16;
+  __m256d raw;
+
+  static LF_INLINE __m256i first_lanes(index count) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(first_lanes_f64 + lanes - count));
+  }
+  static LF_INLINE F64 set(double value) { return {_mm256_set1_pd(value)}; }
+  static LF_INLINE F64 load(const double* from) { return {_mm256_loadu_pd(from)}; }
+  static LF_INLINE F64 load_first(const double* from, index count) { return {_mm256_maskload_pd(from, first_lanes(count))}; }
+  LF_INLINE void store(double* to) const { _mm256_storeu_pd(to, raw); }
+  LF_INLINE void store_first(double* to, index count) const { _mm256_maskstore_pd(to, first_lanes(count), raw); }
+  LF_INLINE double first() const { return _mm256_cvtsd_f64(raw); }
+};
+
+LF_INLINE F32 fma(F32 a, F32 b, F32 c) { return {_mm256_fmadd_ps(a.raw, b.raw, c.raw)}; }
+LF_INLINE F64 fma(F64 a, F64 b, F64 c) { return {_mm256_fmadd_pd(a.raw, b.raw, c.raw)}; }
+LF_INLINE F32 add(F32 a, F32 b) { return {_mm256_add_ps(a.raw, b.raw)}; }
+LF_INLINE F64 add(F64 a, F64 b) { return {_mm256_add_pd(a.raw, b.raw)}; }
+LF_INLINE F32 sub(F32 a, F32 b) { return {_mm256_sub_ps(a.raw, b.raw)}; }
+LF_INLINE F64 sub(F64 a, F64 b) { return {_mm256_sub_pd(a.raw, b.raw)}; }
+LF_INLINE F32 mul(F32 a, F32 b) { return {_mm256_mul_ps(a.raw, b.raw)}; }
+LF_INLINE F64 mul(F64 a, F64 b) { return {_mm256_mul_pd(a.raw, b.raw)}; }
+LF_INLINE F32 div(F32 a, F32 b) { return {_mm256_div_ps(a.raw, b.raw)}; }
+LF_INLINE F64 div(F64 a, F64 b) { return {_mm256_div_pd(a.raw, b.raw)}; }
+LF_INLINE F32 min(F32 bound, F32 a) { return {_mm256_min_ps(bound.raw, a.raw)}; }
+LF_INLINE F64 min(F64 bound, F64 a) { return {_mm256_min_pd(bound.raw, a.raw)}; }
+LF_INLINE F32 max(F32 bound, F32 a) { return {_mm256_max_ps(bound.raw, a.raw)}; }
+LF_INLINE F64 max(F64 bound, F64 a) { return {_mm256_max_pd(bound.raw, a.raw)}; }
+LF_INLINE F32 neg(F32 a) { return {_mm256_xor_ps(a.raw, _mm256_set1_ps(-0.0f))}; }
+LF_INLINE F64 neg(F64 a) { return {_mm256_xor_pd(a.raw, _mm256_set1_pd(-0.0))}; }
+LF_INLINE F32 abs(F32 a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.raw)}; }
+LF_INLINE F64 abs(F64 a) { return {_mm256_andnot_pd(_mm256_set1_pd(-0.0), a.raw)}; }
+LF_INLINE F32 copysign(F32 size, F32 sign) {
+  return {_mm256_or_ps(abs(size).raw, _mm256_and_ps(_mm256_set1_ps(-0.0f), sign.raw))};
+}
+LF_INLINE F64 copysign(F64 size, F64 sign) {
+  return {_mm256_or_pd(abs(size).raw, _mm256_and_pd(_mm256_set1_pd(-0.0), sign.raw))};
+}
+// The lowest bits shifted into the exponent's place.
+LF_INLINE F32 pow2(F32 bits) { return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(bits.raw), 23))}; }
+LF_INLINE F64 pow2(F64 bits) { return {_mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(bits.raw), 52))}; }
+
+#include "../kernels-inl.h"
+
+}  // namespace
+}  // namespace lstm_fast::avx2
+
+LF_END_TARGET
+
+namespace lstm_fast::avx2 {
+bool usable() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+
+}  // namespace lstm_fast::avx2
+
+namespace lstm_fast {
+constexpr Isa isa_avx2{"avx2", avx2::usable, avx2::isa_kernels<avx2::F32>(), avx2::isa_kernels<avx2::F64>()};
+}

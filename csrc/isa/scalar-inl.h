@@ -1,0 +1,53 @@
+// One element a vector: the oracle for all the others, and the kernel for every other CPU. Included inside a target region.
+
+template <class T, class Bits, int exponent_shift>
+struct Single {
+  using scalar = T;
+  static constexpr int lanes = 1;
+  static constexpr int registers = 16;
+  T raw;
+
+  static LF_INLINE Single set(T value) { return {value}; }
+  static LF_INLINE Single load(const T* from) { return {*from}; }
+  static LF_INLINE Single load_first(const T* from, index) { return {*from}; }
+  LF_INLINE void store(T* to) const { *to = raw; }
+  LF_INLINE void store_first(T* to, index) const { *to = raw; }
+  LF_INLINE T first() const { return raw; }
+
+  friend LF_INLINE Single fma(Single a, Single b, Single c) {
+    if constexpr (sizeof(T) == sizeof(float)) {
+      return {__builtin_fmaf(a.raw, b.raw, c.raw)};
+    } else {
+      return {__builtin_fma(a.raw, b.raw, c.raw)};
+    }
+  }
+  friend LF_INLINE Single add(Single a, Single b) { return {a.raw + b.raw}; }
+  friend LF_INLINE Single sub(Single a, Single b) { return {a.raw - b.raw}; }
+  friend LF_INLINE Single mul(Single a, Single b) { return {a.raw * b.raw}; }
+  friend LF_INLINE Single div(Single a, Single b) { return {a.raw / b.raw}; }
+  // The second operand when they are equal or one is NaN, as on x86.
+  friend LF_INLINE Single min(Single bound, Single a) { return {bound.raw < a.raw ? bound.raw : a.raw}; }
+  friend LF_INLINE Single max(Single bound, Single a) { return {bound.raw > a.raw ? bound.raw : a.raw}; }
+  friend LF_INLINE Single neg(Single a) { return {-a.raw}; }
+  friend LF_INLINE Single abs(Single a) { return {a.raw < 0 ? -a.raw : a.raw}; }
+  friend LF_INLINE Single copysign(Single size, Single sign) {
+    if constexpr (sizeof(T) == sizeof(float)) {
+      return {__builtin_copysignf(size.raw, sign.raw)};
+    } else {
+      return {__builtin_copysign(size.raw, sign.raw)};
+    }
+  }
+  // The lowest bits shifted into the exponent's place.
+  friend LF_INLINE Single pow2(Single value) {
+    Bits bits;
+    __builtin_memcpy(&bits, &value.raw, sizeof bits);
+    bits <<= exponent_shift;
+    __builtin_memcpy(&value.raw, &bits, sizeof bits);
+    return value;
+  }
+};
+
+using F32 = Single<float, std::uint32_t, 23>;
+using F64 = Single<double, std::uint64_t, 52>;
+
+#include "../kernels-inl.h"

@@ -1,0 +1,49 @@
+// Everything that an instruction set compiles, in order, and its row of the kernel table. The including file has defined the
+// vector types F32 and F64, their operations and transpose<V>.
+
+#include "math-inl.h"
+
+#include "cells/lstm-inl.h"
+
+#include "gemm-inl.h"
+
+#include "forward-inl.h"
+
+#include "backward-inl.h"
+
+// Independent chains of fma: enough to hide its latency, few enough for 16 registers.
+template <class V>
+LF_NOINLINE typename V::scalar fma_chains(index iterations) {
+  constexpr int chains = 12;
+  V sums[chains];
+  for (int chain = 0; chain < chains; ++chain) sums[chain] = V::set(static_cast<typename V::scalar>(chain + 1));
+  const V factor = V::set(static_cast<typename V::scalar>(0.999));
+  const V term = V::set(static_cast<typename V::scalar>(0.001));
+  for (index iteration = 0; iteration < iterations; ++iteration) {
+    for (int chain = 0; chain < chains; ++chain) sums[chain] = fma(sums[chain], factor, term);
+  }
+  V total = sums[0];
+  for (int chain = 1; chain < chains; ++chain) total = add(total, sums[chain]);
+  return total.first();
+}
+
+template <template <class> class CellOf, class V>
+constexpr LayerKernels<typename V::scalar> layer_kernels() {
+  constexpr int gates = CellOf<V>::gates;
+  return {V::lanes,
+          gates,
+          pack_weights<gates, V>,
+          unpack_weights<gates, V>,
+          pack_transposed<gates, V>,
+          input_product<CellOf, V>,
+          forward_steps<CellOf, V>,
+          backward_steps<CellOf, V>,
+          input_gradient<CellOf, V>,
+          weight_gradient<CellOf, V>};
+}
+
+// In the order of enum Cell.
+template <class V>
+constexpr IsaKernels<typename V::scalar> isa_kernels() {
+  return {{layer_kernels<LstmCell, V>()}, fma_chains<V>, 12 * 2 * V::lanes};
+}

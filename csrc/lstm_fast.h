@@ -1,0 +1,145 @@
+// lstm_fast: recurrent-network kernels. READ FIRST. This library knows no Python; src/ binds it.
+//
+// Legend
+//   T, B, I, H, P   steps, batch, input size, hidden size, projection size (0: none); indices t, b, k, j
+//   L, D            layers, directions (1 or 2); a state or a weight of layer l and direction d has index l*D + d
+//   Ho              P if P > 0, else H: the width of h
+//   i, f, g, o      input gate, forget gate, candidate, output gate: the order of all blocks of 4H rows
+//   x [T,B,I]  y [T,B,D*Ho]  h0, hn [L*D,B,Ho]  c0, cn [L*D,B,H]
+//   w_ih [4H,I] (layer 0), [4H,D*Ho] (above)  w_hh [4H,Ho]  b_ih, b_hh [4H]  w_hr [P,H]
+//   dX              gradient of the loss with respect to X
+//   reserve         what forward saves for backward (oneDNN calls it workspace); never written by backward
+//   workspace       scratch, dead after the call
+//
+// Arrays are dense and row-major unless a stride is named. No output may overlap an input or another output.
+// Bits: results do not depend on the instruction set, the other rows of the batch, the chunk size or the number of threads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+namespace lstm_fast {
+
+using index = std::int64_t;
+
+enum class Cell { lstm };
+inline constexpr int cell_count = 1;
+
+// One instruction set: a row of the best-first list in dispatch.cpp.
+struct Isa;
+
+// The set in use: LSTM_FAST_ISA, else the best that this CPU runs. Throws std::invalid_argument at first use if the
+// variable names none of them.
+const Isa& active_isa();
+void set_isa(std::string_view name);  // throws std::invalid_argument with the choices
+const char* isa_name(const Isa& isa);
+std::vector<const char*> isas_built();
+std::vector<const char*> isas_usable();  // best first
+
+// GFLOP/s of one core in dependent-free fused multiply-adds, best of several tries within about `seconds`.
+template <class T>
+double fma_peak(const Isa& isa, double seconds);
+
+struct Shape {
+  index T, B, I, H;
+  index P = 0;
+  int layers = 1;
+  int directions = 1;
+};
+
+// A [T,B,width] input whose rows are dense: element (t,b,k) is data[t*t_stride + b*b_stride + k]. Strides may be 0 or negative.
+template <class T>
+struct Sequence {
+  const T* data;
+  index t_stride, b_stride;
+};
+
+template <class T>
+struct Weights {
+  const T* w_ih;
+  const T* w_hh;
+  const T* b_ih;  // null: none
+  const T* b_hh;  // null: none
+  const T* w_hr;  // null: no projection
+};
+
+// Each may be null: not wanted. Assigned, not accumulated. b is the gradient of either bias: they are equal.
+template <class T>
+struct WeightGradients {
+  T* w_ih;
+  T* w_hh;
+  T* b;
+  T* w_hr;
+};
+
+// Called by the calling thread between chunks of work; true asks to stop.
+struct Poll {
+  bool (*stop)(void* context) = nullptr;
+  void* context = nullptr;
+};
+
+class Team;  // the thread team; null: the caller works alone
+
+template <class T>
+struct ForwardArgs {
+  Shape shape;
+  Sequence<T> x;
+  const T* h0;
+  const T* c0;
+  const Weights<T>* weights;  // [L*D]
+  const index* lengths;       // [B], null: every row has T steps
+  T* y;
+  T* hn;
+  T* cn;
+  std::byte* reserve;  // reserve_bytes(), aligned to reserve_alignment; null: inference
+  Team* team;
+  Poll poll;
+};
+
+template <class T>
+struct BackwardArgs {
+  Shape shape;
+  Sequence<T> x;             // as given to forward
+  const T* y;                // as returned by forward
+  const std::byte* reserve;  // as written by forward
+  const index* lengths;
+  Sequence<T> dy;  // data null: zero
+  const T* dhn;    // null: zero
+  const T* dcn;    // null: zero
+  T* dx;           // null: not wanted
+  T* dh0;
+  T* dc0;
+  const WeightGradients<T>* weights;  // [L*D]
+  Team* team;
+  Poll poll;
+};
+
+// The activated gates and the cell states that forward saved, in plain layout: gates [4,T,B,H], c [T,B,H].
+template <class T>
+struct StatesArgs {
+  Shape shape;
+  const std::byte* reserve;
+  int layer;
+  int direction;
+  T* gates;
+  T* c;
+};
+
+inline constexpr std::size_t reserve_alignment = 64;
+
+// Bytes of the reserve; throws std::bad_alloc when they exceed the address space.
+template <class T>
+std::size_t reserve_bytes(const Isa& isa, const Shape& shape);
+
+// Both return false if `poll` asked to stop: outputs are then undefined. They throw std::bad_alloc before any work, never
+// later. A reserve belongs to the instruction set that wrote it.
+template <class T>
+bool forward(const Isa& isa, Cell cell, const ForwardArgs<T>& args);
+template <class T>
+bool backward(const Isa& isa, Cell cell, const BackwardArgs<T>& args);
+template <class T>
+void states(const Isa& isa, const StatesArgs<T>& args);
+
+}  // namespace lstm_fast

@@ -1,0 +1,74 @@
+"""Functions on one layer and one direction, with explicit arrays.
+
+Shapes: x [T,B,I], h0 and c0 [B,H], w_ih [4H,I], w_hh [4H,H], b_ih and b_hh [4H], y [T,B,H]. Blocks of 4H rows are the
+gates i, f, g, o, as in PyTorch. All arrays are NumPy arrays of one dtype, float32 or float64, in any memory layout.
+
+Every function raises TypeError for anything that is not such an array, ValueError for shapes that disagree (both name the
+argument, what was wanted and what came), MemoryError when the result does not fit, and NotImplementedError for options that
+a later version brings. Formulas: PyTorch's ``nn.LSTM``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from . import _lstm_fast_core as _core
+from ._lstm_fast_core import Reserve
+from ._scope import require_in_scope
+
+__all__ = ["Reserve", "lstm_backward", "lstm_cell", "lstm_forward"]
+
+Array = NDArray[Any]
+
+
+def lstm_forward(
+    x: Array,
+    h0: Array,
+    c0: Array,
+    w_ih: Array,
+    w_hh: Array,
+    b_ih: Array | None = None,
+    b_hh: Array | None = None,
+    w_hr: Array | None = None,
+    *,
+    lengths: Array | None = None,
+    reverse: bool = False,
+    save: str | None = "gates",
+) -> tuple[Array, Array, Array, Reserve | None]:
+    """Run one layer over a whole sequence.
+
+    Returns y [T,B,H], hn and cn [B,H], and the reserve that :func:`lstm_backward` takes. With ``save=None`` (inference)
+    the reserve is None; otherwise y is read-only, since the reserve refers to it, and x must not change until backward.
+    """
+    if w_hr is not None or lengths is not None or reverse is not False or save not in ("gates", None):
+        require_in_scope(w_hr=w_hr, lengths=lengths, reverse=reverse, save=save)
+    return _core.lstm_forward(x, h0, c0, w_ih, w_hh, b_ih, b_hh, save is not None, _core.Form.layer)
+
+
+def lstm_backward(
+    reserve: Reserve, dy: Array | None = None, dhn: Array | None = None, dcn: Array | None = None
+) -> dict[str, Array]:
+    """Gradients of sum(y*dy) + sum(hn*dhn) + sum(cn*dcn); None stands for zeros. dy [T,B,H], dhn and dcn [B,H].
+
+    Returns the gradients of x, h0, c0, w_ih, w_hh, and of b_ih and b_hh where forward had them, by these names. They belong
+    to what forward computed, even if the weights have changed since. A reserve can be used more than once.
+    """
+    if not isinstance(reserve, Reserve):
+        raise TypeError(f"reserve: expected the Reserve of lstm_forward(save='gates'), got {type(reserve).__name__}")
+    return _core.lstm_backward(reserve, dy, dhn, dcn)
+
+
+def lstm_cell(
+    x: Array,
+    h: Array,
+    c: Array,
+    w_ih: Array,
+    w_hh: Array,
+    b_ih: Array | None = None,
+    b_hh: Array | None = None,
+) -> tuple[Array, Array]:
+    """One step: x [B,I], h and c [B,H]; returns the new h and c. Bit-equal to a step of :func:`lstm_forward`."""
+    _, h_new, c_new, _ = _core.lstm_forward(x, h, c, w_ih, w_hh, b_ih, b_hh, False, _core.Form.cell)
+    return h_new, c_new

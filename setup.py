@@ -1,0 +1,50 @@
+"""Builds the one extension, lstm_fast._lstm_fast_core. Everything else stands in pyproject.toml.
+
+Environment: LSTM_FAST_WERROR=1 turns the warnings of our own C++ into errors (CI does).
+"""
+
+import os
+from glob import glob
+
+import pybind11
+from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
+from setuptools import setup
+from setuptools.errors import CompileError
+
+WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wconversion"]
+
+
+class BuildExt(build_ext):
+    """Says what is missing when there is no C++ compiler."""
+
+    def build_extension(self, ext: Pybind11Extension) -> None:
+        """Build ext, or fail with one clear sentence."""
+        try:
+            super().build_extension(ext)
+        except CompileError as error:
+            raise CompileError(
+                f"lstm_fast needs a C++17 compiler, GCC 11 or Clang 14 or later, and the Python headers to build ({error}). "
+                "On Debian or Ubuntu: apt-get install g++ python3-dev. Set CXX to choose another compiler."
+            ) from error
+
+
+extension = Pybind11Extension(
+    "lstm_fast._lstm_fast_core",
+    sorted(glob("src/*.cpp") + glob("csrc/*.cpp") + glob("csrc/isa/*.cpp")),
+    include_dirs=["csrc"],
+    cxx_std=17,
+    # No -march, no fast-math, no contraction: the same bits on every machine. -O3 unrolls the tile.
+    extra_compile_args=[
+        "-O3",
+        "-ffp-contract=off",
+        "-fno-math-errno",
+        *WARNINGS,
+        *(["-Werror"] if os.environ.get("LSTM_FAST_WERROR") == "1" else []),
+    ],
+    depends=sorted(glob("src/*.h") + glob("csrc/**/*.h", recursive=True)),
+)
+# pybind11's own headers do not pass our warnings.
+extension.include_dirs.remove(pybind11.get_include())
+extension.extra_compile_args += ["-isystem", pybind11.get_include()]
+ParallelCompile("LSTM_FAST_BUILD_JOBS", default=0).install()
+setup(ext_modules=[extension], cmdclass={"build_ext": BuildExt})

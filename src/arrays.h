@@ -1,0 +1,44 @@
+// Checks that turn Python objects into arrays the kernels can read; every message names the argument, what was wanted and what came.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lstm_fast.h"
+
+namespace lstm_fast::python {
+
+namespace py = pybind11;
+
+using Dims = std::vector<index>;
+
+// The dtype of a numpy.ndarray of float32 or float64 in native byte order, 'f' or 'd'. TypeError for anything else.
+char float_dtype(const py::handle& value, const char* name);
+
+// value as an ndarray of dtype `code` ('f' or 'd', the dtype of argument `like`), shape `wanted` (-1: any), rows dense.
+// The same bits are copied to a dense array when the last axis is strided, when data is misaligned, or when `dense` asks for
+// no gaps at all. TypeError for a wrong type or dtype, ValueError for a wrong shape.
+py::array require(const py::handle& value, const char* name, const Dims& wanted, char code, const char* like, bool dense);
+
+// The same for an argument that may be None.
+std::optional<py::array> require_optional(const py::handle& value, const char* name, const Dims& wanted, char code, const char* like,
+                                          bool dense);
+
+template <class T>
+const T* data_of(const std::optional<py::array>& array) {
+  return array ? static_cast<const T*>(array->data()) : nullptr;
+}
+
+// A [T,B,width] array with dense rows, or a [B,width] one as a single step.
+template <class T>
+Sequence<T> sequence_of(const py::array& array) {
+  constexpr auto size = static_cast<py::ssize_t>(sizeof(T));
+  const py::ssize_t rows = array.ndim() - 2;
+  return {static_cast<const T*>(array.data()), rows > 0 ? array.strides(0) / size : 0, array.strides(rows) / size};
+}
+
+}  // namespace lstm_fast::python

@@ -1,0 +1,42 @@
+// Instruction sets, the FMA peak, the compiler.
+#include <pybind11/stl.h>
+
+#include <stdexcept>
+
+#include "bindings.h"
+#include "lstm_fast.h"
+
+namespace lstm_fast::python {
+
+namespace py = pybind11;
+
+namespace {
+
+double peak(const std::string& dtype, double seconds) {
+  if (dtype != "float32" && dtype != "float64") {
+    throw py::value_error("dtype: expected 'float32' or 'float64', got '" + dtype + "'");
+  }
+  const py::gil_scoped_release release;
+  return (dtype == "float32" ? fma_peak<float> : fma_peak<double>)(active_isa(), seconds);
+}
+
+const char* compiler() {
+#if defined(__clang__)
+  return "Clang " __clang_version__;
+#else
+  return "GCC " __VERSION__;
+#endif
+}
+
+}  // namespace
+
+void bind_config(py::module_& module) {
+  module.def("isa", [] { return isa_name(active_isa()); });
+  module.def("set_isa", [](const std::string& name) { set_isa(name); }, py::arg("name"));
+  module.def("isas_built", isas_built);
+  module.def("isas_usable", isas_usable);
+  module.def("compiler", compiler);
+  module.def("fma_peak", peak, py::arg("dtype"), py::arg("seconds"));
+}
+
+}  // namespace lstm_fast::python

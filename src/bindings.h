@@ -1,0 +1,11 @@
+// One function for each bind_*.cpp.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace lstm_fast::python {
+
+void bind_lstm(pybind11::module_& module);
+void bind_config(pybind11::module_& module);
+
+}  // namespace lstm_fast::python

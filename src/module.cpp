@@ -1,0 +1,10 @@
+// The extension module lstm_fast._lstm_fast_core: the table of contents.
+#include <pybind11/pybind11.h>
+
+#include "bindings.h"
+
+PYBIND11_MODULE(_lstm_fast_core, module) {
+  module.doc() = "Compiled kernels of lstm_fast; use lstm_fast.ops or lstm_fast.LSTM.";
+  lstm_fast::python::bind_config(module);
+  lstm_fast::python::bind_lstm(module);
+}
