@@ -1,0 +1,40 @@
+"""Fixtures and the hypothesis profile of the whole suite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import lstm_fast as lf
+import pytest
+from lstm_fast import _lstm_fast_core as core
+
+try:
+    from hypothesis import HealthCheck, settings
+except ImportError:
+    pass  # the tests that need it skip themselves
+else:
+    # The same examples on every run; the deadline only ends a hang, it is no measurement.
+    settings.register_profile(
+        "lstm_fast",
+        derandomize=True,
+        database=None,
+        deadline=timedelta(seconds=20),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    )
+    settings.load_profile("lstm_fast")
+
+
+@pytest.fixture(autouse=True)
+def _isa_stays_as_it_was() -> Iterator[None]:
+    before = lf.isa()
+    yield
+    lf.set_isa(before)
+
+
+@pytest.fixture(params=core.isas_usable())
+def isa(request: pytest.FixtureRequest) -> str:
+    """Forces each instruction set of this CPU in turn. test_dispatch.py proves that the forced one is what runs."""
+    lf.set_isa(request.param)
+    assert lf.isa() == request.param
+    return str(request.param)
