@@ -6,6 +6,7 @@ Exit codes: 0 success, 1 a check failed, 2 a wrong argument or a missing optiona
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import json
 import sys
@@ -13,16 +14,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from . import __version__, get_num_threads, isa
 from . import _lstm_fast_core as core
-from . import get_num_threads, isa
 from ._scope import require_in_scope
-from .bench import machine, problems, report, sweep, verification
+from .bench import chart, machine, problems, report, sweep, verification
 from .bench.engines import PASSES
-from .bench.packages import MissingPackageError, optional_versions, own_version, require
+from .bench.packages import MissingPackageError, optional_versions, require
 from .bench.peers import all_engines, load_peer, missing_packages
 
 DEMOS = {"text": "a character-level language model learns English", "stock": "one LSTM unit, followed by hand"}
 QUICK_BUDGET, FULL_BUDGET = 0.1, 0.5  # seconds for a point and pass beyond the least number of rounds
+
+BUSY = 0.9  # share of a CPU below which somebody else was computing too
 
 
 def _information() -> dict[str, Any]:
@@ -31,7 +34,7 @@ def _information() -> dict[str, Any]:
     except ValueError as error:  # LSTM_FAST_ISA names none of this machine's: say so, as the kernels will
         chosen = f"none: {error}"
     return {
-        "version": own_version(),
+        "version": __version__,
         "compiler": core.compiler(),
         "isa": {"built": core.isas_built(), "usable": core.isas_usable(), "chosen": chosen},
         "threads": {"number": get_num_threads(), "source": "this version computes on the calling thread"},
@@ -88,7 +91,7 @@ def verify(options: argparse.Namespace) -> int:
     if options.certificate:
         for name, digest in list(hashes.items())[: 1 if same else None]:
             where = "" if same else f" on {name}"
-            print(f"certificate of lstm_fast {own_version()}{where}: sha256 {digest}")
+            print(f"certificate of lstm_fast {__version__}{where}: sha256 {digest}")
     print(f"{failed} checks FAILED" if failed else "all checks passed")
     return 1 if failed else 0
 
@@ -99,11 +102,8 @@ def _grid(options: argparse.Namespace) -> list[problems.Problem]:
     if options.batch or options.hidden:
         batches = options.batch or sorted({b for b, _ in sizes})
         sizes = tuple((b, h) for b in batches for h in options.hidden or sorted({h for _, h in sizes}))
-    return [
-        problems.Problem(options.cell, options.dtype, steps=t, batch=b, hidden=h)
-        for b, h in sizes
-        for t in options.seq or grid.steps
-    ]
+    kernel = problems.Kernel(options.cell, options.dtype)
+    return problems.grid_problems(kernel, problems.Grid(tuple(options.seq or grid.steps), sizes))
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -120,33 +120,36 @@ def bench(options: argparse.Namespace) -> int:
     others = [made.name for made in classes if made.name != sweep.OURS]
     grid = _grid(options)
     console = report.console()
+    say = functools.partial(console.print, markup=False, soft_wrap=True)  # brackets in "lstm_fast[peers]" are no markup
     with machine.peer_threads(options.threads) as threads:
         facts = machine.describe()
-        console.print(f"{facts['cpu']}, {facts['usable_cpus']} usable CPUs")
-        console.print(
-            f"lstm_fast {own_version()}, {facts['isa']}, {options.threads} thread, {facts['compiler']}; against"
-        )
+        say(f"{facts['cpu']}, {facts['usable_cpus']} usable CPUs")
+        say(f"lstm_fast {__version__}, {facts['isa']}, {options.threads} thread, {facts['compiler']}; against")
         for made in classes[1:]:
-            console.print(f"  {report.engine_line(made, threads)}", soft_wrap=True)
+            say(f"  {report.engine_line(made, threads)}")
         for made in missing:
-            console.print(f"  {report.missing_line(made)}", soft_wrap=True)
+            say(f"  {report.missing_line(made)}")
         with report.progress(console, grid) as move:
             budget = QUICK_BUDGET if options.quick else FULL_BUDGET
             measured = sweep.run(grid, classes, options.threads, budget, move)
         content = report.as_json(measured, classes, missing, threads)
-    console.print(f"FMA peak of one core, measured in this run: {measured.peak.gflops:.1f} GFLOP/s ({options.dtype})\n")
+    say(f"\nFMA peak of one core, measured in this run: {measured.peak.gflops:.1f} GFLOP/s ({options.dtype})\n")
     for which in PASSES:
         console.print(report.table(measured, which, others))
+    if measured.cpu_share < BUSY:
+        share = f"{100 * measured.cpu_share:.0f} %"
+        say(
+            f"This process had {share} of a CPU at the worst point: other programs were running. Ratios may hold, since"
+        )
+        say("engines alternate; times and shares of the peak do not. Measure again.")
     for name, reason in measured.unsupported.items():
-        console.print(f"{name} sat out: {reason}")
+        say(f"{name} sat out: {reason}")
     report.write_json(options.json, content)
-    from .bench import chart
-
     caption = (
-        f"lstm_fast {own_version()}, {options.cell} {options.dtype}, {facts['isa']}, {options.threads} thread, I = H\n"
+        f"lstm_fast {__version__}, {options.cell} {options.dtype}, {facts['isa']}, {options.threads} thread, I = H\n"
     )
     chart.draw(measured, others, caption + f"{facts['cpu']}, FMA peak {measured.peak.gflops:.0f} GFLOP/s", options.plot)
-    console.print(f"figures: {options.json}\nchart:   {options.plot}", soft_wrap=True)
+    say(f"figures: {options.json}\nchart:   {options.plot}")
     for line in measured.failures:
         print(f"WRONG RESULT: {line}", file=sys.stderr)
     return 1 if measured.failures else 0
@@ -173,7 +176,7 @@ def positive(text: str) -> int:
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     root = argparse.ArgumentParser(prog="lstm-fast", description=(__doc__ or "").split("\n")[0])
-    root.add_argument("--version", action="version", version=f"lstm_fast {own_version()}")
+    root.add_argument("--version", action="version", version=f"lstm_fast {__version__}")
     commands = root.add_subparsers(metavar="COMMAND", required=True)
 
     command = commands.add_parser("info", help="what this installation is and what it found")

@@ -21,21 +21,23 @@ An engine is a small class; ``lstm-fast bench --peer module:Class`` adds yours::
 ``problem`` has ``cell, dtype, steps, batch, inputs, hidden``; ``arrays`` the names and shapes of
 :mod:`lstm_fast.bench.problems`, of the problem's dtype, not to be written; ``threads`` is the number to compute with.
 Results may be anything that ``np.asarray`` takes, so that no conversion is timed. Optional class attributes:
-``requires``, a tuple of import names, and ``settings``, a line saying what was run.
+``requires``, a tuple of import names, the first of which gives the version unless there is ``version``; and
+``settings``, a line saying what was run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from .. import ops, reference
-from .problems import Array, Arrays, Problem, input_names, output_names
+from .. import __version__, ops, reference
+from .problems import STATES, Array, Arrays, Problem, input_names, output_names
 
-FORWARD, TRAIN = "forward", "forward+backward"
-PASSES = (FORWARD, TRAIN)
+FORWARD, TRAIN, STEP = "forward", "forward+backward", "step"
+METHODS = {FORWARD: "forward", TRAIN: "train", STEP: "step"}
+PASSES = (FORWARD, TRAIN)  # of a sweep over sequence lengths
 TRAINED = ("x", "w_ih", "w_hh", "b_ih", "b_hh")  # gradients that every engine has to give in training
 
 
@@ -63,7 +65,7 @@ class LstmFast:
     """This package, through ``lstm_fast.ops``: what a NumPy user calls, argument checks and packing included."""
 
     name = "lstm_fast"
-    requires = ("lstm_fast",)
+    version = __version__
     settings = "lstm_fast.ops; weights packed at every call"
 
     def __init__(self, problem: Problem, arrays: Arrays, threads: int) -> None:
@@ -177,29 +179,38 @@ def _gates(a: Array) -> tuple[Array, Array, Array, Array]:
 
 
 def expected(problem: Problem, arrays: Arrays) -> dict[str, Arrays]:
-    """The float64 reference's outputs and training gradients: pass -> name -> array."""
-    *outputs, reserve = getattr(reference, f"{problem.cell}_forward")(*(arrays[n] for n in input_names(problem.cell)))
+    """What the float64 reference gives for every pass: pass -> name -> array."""
+    arguments = [arrays[n] for n in input_names(problem.cell)]
+    *outputs, reserve = getattr(reference, f"{problem.cell}_forward")(*arguments)
     grads = getattr(reference, f"{problem.cell}_backward")(reserve, arrays["dy"])
+    states = getattr(reference, f"{problem.cell}_cell")(arguments[0][0], *arguments[1:])
     return {
         FORWARD: dict(zip(output_names(problem.cell), outputs, strict=True)),
         TRAIN: {n: grads[n] for n in TRAINED},
+        STEP: dict(zip(STATES[problem.cell], states, strict=True)),
     }
 
 
+def can_run(engine: Engine, which: str) -> bool:
+    """Whether the engine has this pass."""
+    return hasattr(engine, METHODS[which])
+
+
+def timed_call(engine: Engine, which: str) -> Callable[[], Any]:
+    """The engine's method for this pass: what is timed."""
+    call: Callable[[], Any] = getattr(engine, METHODS[which])
+    return call
+
+
 def named_results(engine: Engine, problem: Problem, which: str) -> Arrays:
-    """Run one pass once and give its results as arrays by name."""
-    if which == FORWARD:
-        return dict(zip(output_names(problem.cell), map(np.asarray, engine.forward()), strict=True))
-    train: Any = engine
-    grads = train.train()
-    missing = [n for n in TRAINED if n not in grads]
+    """Run one pass once and give its results as arrays by name; ValueError if some are missing."""
+    results = timed_call(engine, which)()
+    names = {FORWARD: output_names(problem.cell), TRAIN: TRAINED, STEP: STATES[problem.cell]}[which]
+    if which != TRAIN:
+        results = dict(zip(names, results, strict=False))
+    missing = [n for n in names if n not in results]
     if missing:
         raise ValueError(
-            f"{engine.name}: train() gave no gradient of {', '.join(missing)}; wanted {', '.join(TRAINED)}"
+            f"{engine.name}: {METHODS[which]}() did not give {', '.join(missing)}; see lstm_fast.bench.engines"
         )
-    return {n: np.asarray(grads[n]) for n in TRAINED}
-
-
-def can_train(engine: Engine) -> bool:
-    """Whether the engine has the optional training pass."""
-    return hasattr(engine, "train")
+    return {n: np.asarray(results[n]) for n in names}

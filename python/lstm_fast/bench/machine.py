@@ -10,9 +10,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from .. import __version__, get_num_threads, isa
 from .. import _lstm_fast_core as core
-from .. import get_num_threads, isa
-from .packages import installed, own_version, require, version
+from .packages import installed, require, version
 
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
@@ -60,7 +60,7 @@ def describe() -> dict[str, object]:
         "usable_cpus": usable_cpus(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "lstm_fast": own_version(),
+        "lstm_fast": __version__,
         "compiler": core.compiler(),
         "isa": isa(),
         "threads": get_num_threads(),

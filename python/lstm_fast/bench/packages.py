@@ -49,11 +49,6 @@ def require(name: str, purpose: str) -> Any:
     return importlib.import_module(name)
 
 
-def own_version() -> str:
-    """Version of lstm_fast from its metadata; "unknown" in a source tree that was never installed."""
-    return version("lstm_fast") or "unknown"
-
-
 def optional_versions() -> dict[str, str | None]:
     """Every optional package -> version, None where it is not installed."""
     return {name: version(name) for name in (*EXTRAS, *ALSO_SHOWN)}

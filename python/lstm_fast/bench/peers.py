@@ -119,9 +119,10 @@ def missing_packages(engine: EngineClass) -> list[str]:
 
 
 def engine_version(engine: EngineClass) -> str | None:
-    """Version of the engine's package (its first requirement); None for a user's peer that names none."""
+    """The class's ``version``, else that of its first requirement; None for a user's peer that names neither."""
     requires: Sequence[str] = getattr(engine, "requires", ())
-    return version(requires[0]) if requires else None
+    stated: str | None = getattr(engine, "version", None)
+    return stated or (version(requires[0]) if requires else None)
 
 
 def load_peer(spec: str) -> EngineClass:

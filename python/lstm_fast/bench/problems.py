@@ -110,8 +110,16 @@ class Grid(NamedTuple):
     sizes: tuple[tuple[int, int], ...]
 
 
+def grid_problems(kernel: Kernel, grid: Grid) -> list[Problem]:
+    """The grid's problems for one kernel, with I = H; T runs fastest."""
+    return [Problem(*kernel, steps=t, batch=b, hidden=h) for b, h in grid.sizes for t in grid.steps]
+
+
 FULL = Grid((16, 64, 256, 1024, 4096), ((1, 64), (1, 128), (16, 128), (16, 256)))
 QUICK = Grid((16, 128, 1024), ((1, 64), (1, 128), (16, 128)))
+# Of `benches/`: fewer points, since each is a row for every dtype, instruction set and peer.
+BENCHES = Grid((16, 256, 2048), ((1, 64), (1, 128), (16, 128)))
+STEP_SIZES = ((1, 64), (1, 128), (16, 128), (32, 256))
 
 # (T, B, I, H) of verify: from 1, odd and even, one less and one more than the lanes (4, 8, 16) and the tile's rows
 # (3, 6). Small enough that a CPU without fused multiply-add, which emulates it, ends within a minute.

@@ -126,7 +126,7 @@ def as_json(
         rows.append(
             {"cell": p.cell, "dtype": p.dtype, **shape, "pass": row.which}
             | {"ns_per_step": row.ns_per_step, "gflops": row.gflops}
-            | {"peak_share": row.gflops and row.gflops / sweep.peak.gflops}
+            | {"peak_share": row.gflops and row.gflops / sweep.peak.gflops, "cpu_share": row.cpu_share}
             | {"ratios": {name: row.ratio(name) for name in row.engines if name != OURS}, "engines": engines}
         )
     return {

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from . import tolerance
-from .engines import FORWARD, PASSES, TRAIN, Engine, EngineClass, UnsupportedError, can_train, expected, named_results
+from .engines import (
+    PASSES,
+    TRAIN,
+    Engine,
+    EngineClass,
+    UnsupportedError,
+    can_run,
+    expected,
+    named_results,
+    timed_call,
+)
 from .problems import Array, Arrays, Problem
 from .timing import FmaPeak, alternate, median
 
@@ -39,6 +50,7 @@ class Row:
     problem: Problem
     which: str
     engines: dict[str, Measurement]
+    cpu_share: float = 1.0  # CPU time over wall time while timing
 
     @property
     def ns_per_step(self) -> float | None:
@@ -67,6 +79,11 @@ class Sweep:
     rows: list[Row]
     peak: FmaPeak
     unsupported: dict[str, str]
+
+    @property
+    def cpu_share(self) -> float:
+        """The lowest share of a CPU that a row's timing had; well below 1 on a busy machine."""
+        return min((row.cpu_share for row in self.rows), default=1.0)
 
     @property
     def failures(self) -> list[str]:
@@ -138,16 +155,14 @@ def run(
         done += share
         for which in PASSES:
             on_progress(f"{problem}: {which}", done)
-            able = {name: e for name, e in engines.items() if which == FORWARD or can_train(e)}
+            able = {name: e for name, e in engines.items() if can_run(e, which)}
             row = Row(problem, which, {n: checked(e, problem, which, wanted[which]) for n, e in able.items()})
-            calls = {
-                name: getattr(able[name], "forward" if which == FORWARD else "train")
-                for name, m in row.engines.items()
-                if m.ok
-            }
+            calls = {name: timed_call(able[name], which) for name, m in row.engines.items() if m.ok}
             on_round = functools.partial(_advance, on_progress, f"{problem}: {which}", done, share)
+            cpu, wall = time.process_time(), time.perf_counter()
             for name, samples in alternate(calls, budget, on_round).items():
                 row.engines[name].samples = samples
+            row.cpu_share = (time.process_time() - cpu) / (time.perf_counter() - wall)
             done += share
             sweep.rows.append(row)
     sweep.peak.read()
