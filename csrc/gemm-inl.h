@@ -10,6 +10,7 @@ constexpr int tile_rows(int vectors) {
   return rows < 1 ? 1 : rows < max_rows ? rows : max_rows;
 }
 
+LF_INLINE index smaller(index a, index b) { return a < b ? a : b; }
 LF_INLINE index ceil_div(index a, index b) { return (a + b - 1) / b; }
 
 // acc[m][n] += a[m][first + k*a_step] * w[k][n], k ascending. Vector n stands in panel n / (N/P): P panels lie `panel` apart.
@@ -48,7 +49,7 @@ LF_INLINE void accumulate_units(V (&acc)[M][N], const typename V::scalar* const 
   constexpr index block = gates * V::lanes;
   constexpr index w_step = N * V::lanes;
   for (index unit = 0, first = 0; unit < H; unit += V::lanes, first += block) {
-    const index valid = H - unit < V::lanes ? H - unit : V::lanes;
+    const index valid = smaller(V::lanes, H - unit);
     for (index lane = 0; lane < valid; ++lane) {
       accumulate(acc, a, first + lane, V::lanes, w, w_step, 0, gates);
       w += gates * w_step;
@@ -110,12 +111,37 @@ LF_INLINE void store_columns(const V (&vectors)[N], typename V::scalar* to, inde
   }
 }
 
-// to[k*to_step + lane] = from[lane*from_step + k] for k < K; lanes from `valid` on are zero.
+// Transposes a square of vectors: log2(lanes) perfect shuffles.
 template <class V>
-LF_INLINE void transpose(const typename V::scalar* from, index from_step, index valid, index K, typename V::scalar* to,
-                         index to_step) {
-  for (index k = 0; k < K; ++k) {
-    for (index lane = 0; lane < V::lanes; ++lane) to[k * to_step + lane] = lane < valid ? from[lane * from_step + k] : 0;
+LF_INLINE void transpose_square(V (&rows)[V::lanes]) {
+  for (int stage = 1; stage < V::lanes; stage *= 2) {
+    V shuffled[V::lanes];
+    for (int row = 0; row < V::lanes / 2; ++row) {
+      interleave(rows[row], rows[row + V::lanes / 2], shuffled[2 * row], shuffled[2 * row + 1]);
+    }
+    for (int row = 0; row < V::lanes; ++row) rows[row] = shuffled[row];
+  }
+}
+
+// to[c*to_step + r] = from[r*from_step + c] for r < rows, c < columns; rows and columns at most lanes. With `pad`, whole
+// vectors are stored: r from `rows` on is zero.
+template <bool pad, class V>
+LF_INLINE void transpose_block(const typename V::scalar* from, index from_step, index rows, index columns, typename V::scalar* to,
+                               index to_step) {
+  V square[V::lanes];
+  for (int r = 0; r < V::lanes; ++r) {
+    square[r] = r >= rows                ? V::set(0)
+                : columns >= V::lanes ? V::load(from + r * from_step)
+                                      : V::load_first(from + r * from_step, columns);
+  }
+  transpose_square(square);
+  for (int c = 0; c < V::lanes; ++c) {
+    if (c >= columns) break;
+    if (pad || rows >= V::lanes) {
+      square[c].store(to + c * to_step);
+    } else {
+      square[c].store_first(to + c * to_step, rows);
+    }
   }
 }
 
@@ -125,21 +151,19 @@ void pack_weights(const typename V::scalar* w, index H, index K, const typename 
                   bool bias_row, typename V::scalar* packed) {
   using T = typename V::scalar;
   constexpr index step = gates * V::lanes;
-  const index rows = K + (bias_row ? 1 : 0);
-  for (index unit = 0; unit < H; unit += V::lanes, packed += rows * step) {
+  for (index unit = 0; unit < H; unit += V::lanes, packed += (K + bias_row) * step) {
+    const index valid = smaller(V::lanes, H - unit);
     for (int gate = 0; gate < gates; ++gate) {
-      const index valid = H - unit < V::lanes ? H - unit : V::lanes;
-      const T* from = w + (gate * H + unit) * K;
+      const index row = gate * H + unit;
       T* to = packed + gate * V::lanes;
-      transpose<V>(from, K, valid, K, to, step);
-      if (bias_row) {
-        for (index lane = 0; lane < V::lanes; ++lane) {
-          const index row = gate * H + unit + lane;
-          T sum = 0;
-          if (lane < valid && b_ih) sum += b_ih[row];
-          if (lane < valid && b_hh) sum += b_hh[row];
-          to[K * step + lane] = sum;
-        }
+      for (index k = 0; k < K; k += V::lanes) {
+        transpose_block<true, V>(w + row * K + k, K, valid, smaller(V::lanes, K - k), to + k * step, step);
+      }
+      for (index lane = 0; bias_row && lane < V::lanes; ++lane) {
+        T sum = 0;
+        if (lane < valid && b_ih) sum += b_ih[row + lane];
+        if (lane < valid && b_hh) sum += b_hh[row + lane];
+        to[K * step + lane] = sum;
       }
     }
   }
@@ -149,17 +173,16 @@ void pack_weights(const typename V::scalar* w, index H, index K, const typename 
 template <int gates, class V>
 void unpack_weights(const typename V::scalar* packed, index H, index K, bool bias_row, typename V::scalar* w,
                     typename V::scalar* b) {
-  using T = typename V::scalar;
   constexpr index step = gates * V::lanes;
-  const index rows = K + (bias_row ? 1 : 0);
-  for (index unit = 0; unit < H; unit += V::lanes, packed += rows * step) {
+  for (index unit = 0; unit < H; unit += V::lanes, packed += (K + bias_row) * step) {
+    const index valid = smaller(V::lanes, H - unit);
     for (int gate = 0; gate < gates; ++gate) {
-      const index valid = H - unit < V::lanes ? H - unit : V::lanes;
-      const T* from = packed + gate * V::lanes;
-      for (index k = 0; w && k < K; ++k) {
-        for (index lane = 0; lane < valid; ++lane) w[(gate * H + unit + lane) * K + k] = from[k * step + lane];
+      const index row = gate * H + unit;
+      const typename V::scalar* from = packed + gate * V::lanes;
+      for (index k = 0; w && k < K; k += V::lanes) {
+        transpose_block<false, V>(from + k * step, step, smaller(V::lanes, K - k), valid, w + row * K + k, K);
       }
-      for (index lane = 0; b && bias_row && lane < valid; ++lane) b[gate * H + unit + lane] = from[K * step + lane];
+      for (index lane = 0; b && bias_row && lane < valid; ++lane) b[row + lane] = from[K * step + lane];
     }
   }
 }
@@ -170,7 +193,7 @@ void pack_transposed(const typename V::scalar* w, index H, index K, typename V::
   for (index nb = 0; nb < column_blocks<V>(K); ++nb) {
     const ColumnBlock block = column_block<V>(K, nb);
     const index width = block.vectors * V::lanes;
-    const index valid = K - block.first < width ? K - block.first : width;
+    const index valid = smaller(width, K - block.first);
     for (index unit = 0; unit < H; ++unit) {
       for (int gate = 0; gate < gates; ++gate, packed += width) {
         const typename V::scalar* from = w + (gate * H + unit) * K + block.first;

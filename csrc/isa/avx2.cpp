@@ -76,6 +76,19 @@ LF_INLINE F64 copysign(F64 size, F64 sign) {
 // The lowest bits shifted into the exponent's place.
 LF_INLINE F32 pow2(F32 bits) { return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(bits.raw), 23))}; }
 LF_INLINE F64 pow2(F64 bits) { return {_mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(bits.raw), 52))}; }
+// a0 b0 a1 b1 ..., lower and upper half.
+LF_INLINE void interleave(F32 a, F32 b, F32& low, F32& high) {
+  const __m256 even = _mm256_unpacklo_ps(a.raw, b.raw);
+  const __m256 odd = _mm256_unpackhi_ps(a.raw, b.raw);
+  low = {_mm256_permute2f128_ps(even, odd, 0x20)};
+  high = {_mm256_permute2f128_ps(even, odd, 0x31)};
+}
+LF_INLINE void interleave(F64 a, F64 b, F64& low, F64& high) {
+  const __m256d even = _mm256_unpacklo_pd(a.raw, b.raw);
+  const __m256d odd = _mm256_unpackhi_pd(a.raw, b.raw);
+  low = {_mm256_permute2f128_pd(even, odd, 0x20)};
+  high = {_mm256_permute2f128_pd(even, odd, 0x31)};
+}
 
 #include "../kernels-inl.h"
 

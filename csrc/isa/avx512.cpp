@@ -80,6 +80,17 @@ LF_INLINE F64 copysign(F64 size, F64 sign) {
 // The lowest bits shifted into the exponent's place.
 LF_INLINE F32 pow2(F32 bits) { return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(bits.raw), 23))}; }
 LF_INLINE F64 pow2(F64 bits) { return {_mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(bits.raw), 52))}; }
+// a0 b0 a1 b1 ..., lower and upper half.
+LF_INLINE void interleave(F32 a, F32 b, F32& low, F32& high) {
+  const __m512i lower = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  low = {_mm512_permutex2var_ps(a.raw, lower, b.raw)};
+  high = {_mm512_permutex2var_ps(a.raw, _mm512_add_epi32(lower, _mm512_set1_epi32(8)), b.raw)};
+}
+LF_INLINE void interleave(F64 a, F64 b, F64& low, F64& high) {
+  const __m512i lower = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+  low = {_mm512_permutex2var_pd(a.raw, lower, b.raw)};
+  high = {_mm512_permutex2var_pd(a.raw, _mm512_add_epi64(lower, _mm512_set1_epi64(4)), b.raw)};
+}
 // Keeps GCC 12 from reading a weight vector again from memory for every row: 94 against 115 GFLOP/s at 2 and 3 rows.
 LF_INLINE void keep_in_register(F32& a) { asm("" : "+v"(a.raw)); }
 LF_INLINE void keep_in_register(F64& a) { asm("" : "+v"(a.raw)); }

@@ -45,6 +45,8 @@ struct Single {
     __builtin_memcpy(&value.raw, &bits, sizeof bits);
     return value;
   }
+  // One lane has no halves; transpose_square never gets here.
+  friend LF_INLINE void interleave(Single a, Single b, Single& low, Single& high) { low = a, high = b; }
 };
 
 using F32 = Single<float, std::uint32_t, 23>;
