@@ -18,6 +18,9 @@ from lstm_fast import cli
 from lstm_fast.bench import packages
 from lstm_fast.bench.problems import KERNELS
 
+# The bits of all results, on every machine. They change only if results change: then say so in the changelog.
+CERTIFICATE = "542485e5539f894c150f5df8e3ee65f329c805edde5921d8723a39ea012aff9a"
+
 WRONG_PEER = """
 class Wrong:
     name = "wrong"
@@ -89,6 +92,11 @@ def test_other_commands_refuse_a_wrong_isa_variable_in_one_line():
     ran = run_python("-m", "lstm_fast", "verify", LSTM_FAST_ISA="sse9")
     assert ran.returncode == 2
     assert re.fullmatch(r"lstm-fast: .*LSTM_FAST_ISA.*sse9.*\n", ran.stderr)
+
+
+def test_certificate_is_the_same_on_every_machine(capsys):
+    assert cli.main(["verify", "--certificate"]) == 0
+    assert f"sha256 {CERTIFICATE}\n" in capsys.readouterr().out
 
 
 def test_verify_passes_and_certifies(capsys):

@@ -1,6 +1,6 @@
 """The command line: ``lstm-fast`` = ``python -m lstm_fast``; see ``lstm-fast COMMAND --help``.
 
-Exit codes: 0 success, 1 a check failed, 2 a wrong argument or a missing optional package.
+Exit codes: 0 success, 1 a check failed, 2 a wrong argument or a missing optional package, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import __version__, get_num_threads, isa
+from . import __version__, get_num_threads, isa, set_num_threads
 from . import _lstm_fast_core as core
-from ._scope import require_in_scope
 from .bench import chart, machine, problems, report, sweep, verification
 from .bench.engines import PASSES
 from .bench.packages import MissingPackageError, optional_versions, require
@@ -24,8 +23,6 @@ from .bench.peers import all_engines, load_peer, missing_packages
 
 DEMOS = {"text": "a character-level language model learns English", "stock": "one LSTM unit, followed by hand"}
 QUICK_BUDGET, FULL_BUDGET = 0.1, 0.5  # seconds for a point and pass beyond the least number of rounds
-
-BUSY = 0.9  # share of a CPU below which somebody else was computing too
 
 
 def _information() -> dict[str, Any]:
@@ -108,7 +105,7 @@ def _grid(options: argparse.Namespace) -> list[problems.Problem]:
 
 def bench(options: argparse.Namespace) -> int:
     """Check, time, print and draw; 1 if a result was wrong."""
-    require_in_scope(num_threads=options.threads)
+    set_num_threads(options.threads)
     for package in ("rich", "matplotlib"):  # asked for now, not after minutes of measuring
         require(package, "lstm-fast bench")
     for path in (options.json, options.plot):
@@ -123,7 +120,7 @@ def bench(options: argparse.Namespace) -> int:
     say = functools.partial(console.print, markup=False, soft_wrap=True)  # brackets in "lstm_fast[peers]" are no markup
     with machine.peer_threads(options.threads) as threads:
         facts = machine.describe()
-        say(f"{facts['cpu']}, {facts['usable_cpus']} usable CPUs")
+        say(f"{facts['cpu']}, usable CPUs: {facts['usable_cpus']}")
         say(f"lstm_fast {__version__}, {facts['isa']}, {options.threads} thread, {facts['compiler']}; against")
         for made in classes[1:]:
             say(f"  {report.engine_line(made, threads)}")
@@ -136,19 +133,12 @@ def bench(options: argparse.Namespace) -> int:
     say(f"\nFMA peak of one core, measured in this run: {measured.peak.gflops:.1f} GFLOP/s ({options.dtype})\n")
     for which in PASSES:
         console.print(report.table(measured, which, others))
-    if measured.cpu_share < BUSY:
-        share = f"{100 * measured.cpu_share:.0f} %"
-        say(
-            f"This process had {share} of a CPU at the worst point: other programs were running. Ratios may hold, since"
-        )
-        say("engines alternate; times and shares of the peak do not. Measure again.")
+    if report.busy(measured):
+        say(f"{report.busy(measured)}. Times and shares of the peak are too bad, ratios rough: measure again.")
     for name, reason in measured.unsupported.items():
         say(f"{name} sat out: {reason}")
     report.write_json(options.json, content)
-    caption = (
-        f"lstm_fast {__version__}, {options.cell} {options.dtype}, {facts['isa']}, {options.threads} thread, I = H\n"
-    )
-    chart.draw(measured, others, caption + f"{facts['cpu']}, FMA peak {measured.peak.gflops:.0f} GFLOP/s", options.plot)
+    chart.draw(measured, others, report.caption(measured, options.threads), options.plot)
     say(f"figures: {options.json}\nchart:   {options.plot}")
     for line in measured.failures:
         print(f"WRONG RESULT: {line}", file=sys.stderr)
@@ -222,4 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (MissingPackageError, NotImplementedError, ValueError) as error:
         print(f"lstm-fast: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("lstm-fast: interrupted", file=sys.stderr)
+        return 130  # as shells report a process ended by SIGINT
     return code

@@ -122,7 +122,8 @@ BENCHES = Grid((16, 256, 2048), ((1, 64), (1, 128), (16, 128)))
 STEP_SIZES = ((1, 64), (1, 128), (16, 128), (32, 256))
 
 # (T, B, I, H) of verify: from 1, odd and even, one less and one more than the lanes (4, 8, 16) and the tile's rows
-# (3, 6). Small enough that a CPU without fused multiply-add, which emulates it, ends within a minute.
+# (3, 6); the last ones longer than a chunk of time, in steps, in rows and in both. Small enough that a CPU without
+# fused multiply-add, which has to emulate it, ends within a minute.
 VERIFY_SHAPES = (
     (1, 1, 1, 1),
     (2, 1, 3, 2),
@@ -143,7 +144,19 @@ VERIFY_SHAPES = (
     (40, 5, 100, 65),
     (10, 12, 64, 100),
     (6, 2, 129, 129),
+    (400, 1, 3, 10),
+    (2, 205, 6, 5),
+    (90, 7, 11, 18),
 )
 
 # (T, B, I, H) whose bits the certificate hashes. Changing one changes the certificate.
-CERTIFICATE_SHAPES = ((1, 1, 1, 1), (7, 3, 5, 9), (20, 6, 16, 16), (33, 5, 20, 33), (64, 1, 31, 48), (9, 13, 40, 65))
+CERTIFICATE_SHAPES = (
+    (1, 1, 1, 1),
+    (7, 3, 5, 9),
+    (20, 6, 16, 16),
+    (33, 5, 20, 33),
+    (64, 1, 31, 48),
+    (9, 13, 40, 65),
+    (300, 1, 5, 8),
+    (90, 7, 11, 18),
+)

@@ -19,6 +19,8 @@ from .sweep import OURS, Row, Sweep, cost
 
 FORMAT = 1  # of the JSON file; raised when a reader would have to change
 
+QUIET = 0.9  # share of a CPU that a measuring process has when nobody else computes
+
 
 def console() -> Any:
     """rich's console on standard output; wide enough for the tables when that is a file or a pipe."""
@@ -58,6 +60,25 @@ def engine_line(made: EngineClass, threads: dict[str, str]) -> str:
 def missing_line(made: EngineClass) -> str:
     """Why a peer is not in the table, and how to get it."""
     return f"{made.name}: {', '.join(missing_packages(made))} not installed (pip install 'lstm_fast[peers]')"
+
+
+def busy(sweep: Sweep) -> str:
+    """Says so if other programs took the CPU while we measured; empty on a quiet machine."""
+    if sweep.cpu_share >= QUIET:
+        return ""
+    return f"busy machine: this process had {100 * sweep.cpu_share:.0f} % of a CPU at the worst point"
+
+
+def caption(sweep: Sweep, threads: int) -> str:
+    """Heading of the chart: what was measured on what."""
+    facts = describe()
+    kernel = f"{sweep.rows[0].problem.cell} {sweep.peak.dtype}"
+    lines = [
+        f"lstm_fast {facts['lstm_fast']}, {kernel}, {facts['isa']}, {threads} thread, I = H",
+        f"{facts['cpu']}, FMA peak {sweep.peak.gflops:.0f} GFLOP/s",
+        busy(sweep),
+    ]
+    return "\n".join(filter(None, lines))
 
 
 def geometric_mean(values: Sequence[float]) -> float:
