@@ -107,7 +107,7 @@ def bench(options: argparse.Namespace) -> int:
     """Check, time, print and draw; 1 if a result was wrong."""
     set_num_threads(options.threads)
     for package in ("rich", "matplotlib"):  # asked for now, not after minutes of measuring
-        require(package, "lstm-fast bench")
+        require(package, "bench")
     for path in (options.json, options.plot):
         if not path.parent.is_dir():
             raise ValueError(f"{path}: there is no directory {path.parent}")
@@ -130,7 +130,7 @@ def bench(options: argparse.Namespace) -> int:
             budget = QUICK_BUDGET if options.quick else FULL_BUDGET
             measured = sweep.run(grid, classes, options.threads, budget, move)
         content = report.as_json(measured, classes, missing, threads)
-    say(f"\nFMA peak of one core, measured in this run: {measured.peak.gflops:.1f} GFLOP/s ({options.dtype})\n")
+    say(f"FMA peak of one core, measured in this run: {measured.peak.gflops:.1f} GFLOP/s ({options.dtype})\n")
     for which in PASSES:
         console.print(report.table(measured, which, others))
     if report.busy(measured):

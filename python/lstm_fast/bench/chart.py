@@ -58,7 +58,7 @@ def _share_of_peak(axes: Any, rows: Sequence[Row], styles: dict[tuple[int, int],
 
 def draw(sweep: Sweep, others: Sequence[str], caption: str, path: Path) -> None:
     """Write the chart: a row of panels for each pass; a column for each of ``others`` and one for the FMA peak."""
-    matplotlib = require("matplotlib.figure", "the chart of lstm-fast bench")
+    matplotlib = require("matplotlib.figure", "the chart of bench")
     others = [name for name in others if ratios(sweep.rows, name)]
     styles: dict[tuple[int, int], dict[str, Any]] = {}
     for row in sweep.rows:

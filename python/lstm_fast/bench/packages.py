@@ -37,6 +37,12 @@ def installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
+def pip_command(*names: str) -> str:
+    """What installs these imports: our extras where they bring them, else the packages themselves."""
+    wanted = dict.fromkeys(f"'lstm_fast[{EXTRAS[n]}]'" if n in EXTRAS else n for n in names)
+    return f"pip install {' '.join(wanted)}"
+
+
 def require(name: str, purpose: str) -> Any:
     """Import ``name`` (a dotted module is fine) or raise :class:`MissingPackageError`, which says how to get it.
 
@@ -44,8 +50,7 @@ def require(name: str, purpose: str) -> Any:
     """
     top = name.partition(".")[0]
     if not installed(top):
-        extra = f"'lstm_fast[{EXTRAS[top]}]'" if top in EXTRAS else top
-        raise MissingPackageError(f"{purpose} needs {top}, which is not installed: pip install {extra}")
+        raise MissingPackageError(f"{purpose} needs {top}, which is not installed: {pip_command(top)}")
     return importlib.import_module(name)
 
 

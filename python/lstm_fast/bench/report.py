@@ -12,7 +12,7 @@ from typing import Any
 
 from .engines import PASSES, EngineClass
 from .machine import command_line, describe
-from .packages import require
+from .packages import pip_command, require
 from .peers import engine_version, missing_packages
 from .problems import Problem
 from .sweep import OURS, Row, Sweep, cost
@@ -25,13 +25,13 @@ QUIET = 0.9  # share of a CPU that a measuring process has when nobody else comp
 def console() -> Any:
     """rich's console on standard output; wide enough for the tables when that is a file or a pipe."""
     wide = None if sys.stdout.isatty() else 120
-    return require("rich.console", "lstm-fast bench").Console(highlight=False, width=wide)
+    return require("rich.console", "bench").Console(highlight=False, width=wide)
 
 
 @contextlib.contextmanager
 def progress(console: Any, problems: Sequence[Problem]) -> Iterator[Callable[[str, float], None]]:
     """A progress bar over the problems' total cost; yields the function that moves it."""
-    rich = require("rich.progress", "lstm-fast bench")
+    rich = require("rich.progress", "bench")
     columns = (
         rich.BarColumn(),
         rich.TaskProgressColumn(),
@@ -59,7 +59,8 @@ def engine_line(made: EngineClass, threads: dict[str, str]) -> str:
 
 def missing_line(made: EngineClass) -> str:
     """Why a peer is not in the table, and how to get it."""
-    return f"{made.name}: {', '.join(missing_packages(made))} not installed (pip install 'lstm_fast[peers]')"
+    missing = missing_packages(made)
+    return f"without {made.name}: {', '.join(missing)} not installed ({pip_command(*missing)})"
 
 
 def busy(sweep: Sweep) -> str:
@@ -103,10 +104,10 @@ def _ratio_cell(row: Row, engine: str) -> str:
 
 def table(sweep: Sweep, which: str, others: Sequence[str]) -> Any:
     """The rich table of one pass; the last line has the geometric mean of each ratio."""
-    box = require("rich.box", "lstm-fast bench").SIMPLE_HEAD
+    box = require("rich.box", "bench").SIMPLE_HEAD
     rows = [row for row in sweep.rows if row.which == which]
-    title = f"{which}, {sweep.peak.dtype}; speed-up over an engine: its time / ours"
-    made = require("rich.table", "lstm-fast bench").Table(title=title, title_justify="left", box=box, show_footer=True)
+    title = f"{which}, {sweep.peak.dtype}; over X: the time of X / ours"
+    made = require("rich.table", "bench").Table(title=title, title_justify="left", box=box, show_footer=True)
     others = [name for name in others if any(name in row.engines for row in rows)]
     for name in ("T", "B", "H", "ns/step", "GFLOP/s", "% of\npeak"):
         made.add_column(name, footer="mean" if name == "T" else "", justify="right", no_wrap=True)
