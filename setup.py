@@ -23,7 +23,7 @@ class BuildExt(build_ext):
             super().build_extension(ext)
         except CompileError as error:
             raise CompileError(
-                f"lstm_fast needs a C++17 compiler, GCC 11 or Clang 14 or later, and the Python headers to build ({error}). "
+                f"lstm_fast needs a C++20 compiler, GCC 11 or Clang 14 or later, and the Python headers to build ({error}). "
                 "On Debian or Ubuntu: apt-get install g++ python3-dev. Set CXX to choose another compiler."
             ) from error
 
@@ -32,7 +32,7 @@ extension = Pybind11Extension(
     "lstm_fast._lstm_fast_core",
     sorted(glob("src/*.cpp") + glob("csrc/*.cpp") + glob("csrc/isa/*.cpp")),
     include_dirs=["csrc"],
-    cxx_std=17,
+    cxx_std=20,
     # No -march, no fast-math, no contraction: the same bits on every machine. -O3 unrolls the tile.
     extra_compile_args=[
         "-O3",

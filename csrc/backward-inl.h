@@ -1,4 +1,5 @@
-// Backward over one chunk of time, then its deferred products. Included inside a target region, once per instruction set.
+// Backward over one chunk of time, then its deferred products. Included inside a target region, once per instruction
+// set.
 
 // out[row .. row+M) of one column block = dgates W, the sum over (unit, gate).
 template <int gates, class V, int N>
@@ -26,8 +27,8 @@ struct OutputGradientJob {
 
 // out rows [rows) of width `columns` = dgates W; w_t packed by pack_transposed.
 template <int gates, class V>
-void output_gradient(const typename V::scalar* dgates, index gate_stride, const typename V::scalar* w_t, index H, index columns,
-                     typename V::scalar* const* out_rows, Range rows) {
+void output_gradient(const typename V::scalar* dgates, index gate_stride, const typename V::scalar* w_t, index H,
+                     index columns, typename V::scalar* const* out_rows, Range rows) {
   for (index nb = 0; nb < column_blocks<V>(columns); ++nb) {
     const ColumnBlock block = column_block<V>(columns, nb);
     const index valid = columns - block.first;
@@ -88,14 +89,15 @@ template <template <class> class CellOf, class V>
 void backward_steps(const BackwardChunk<typename V::scalar>& chunk, Range rows) {
   for (index step = chunk.steps - 1; step >= 0; --step) {
     cell_gradient<CellOf, V>(chunk, step, rows);
-    output_gradient<CellOf<V>::gates, V>(chunk.dgates + (chunk.steps - 1 - step) * chunk.B * chunk.gate_stride, chunk.gate_stride,
-                                         chunk.w_hh_t, chunk.H, chunk.H, chunk.dh_rows, rows);
+    output_gradient<CellOf<V>::gates, V>(chunk.dgates + (chunk.steps - 1 - step) * chunk.B * chunk.gate_stride,
+                                         chunk.gate_stride, chunk.w_hh_t, chunk.H, chunk.H, chunk.dh_rows, rows);
   }
 }
 
 template <template <class> class CellOf, class V>
 void input_gradient(const BackwardChunk<typename V::scalar>& chunk, Range rows) {
-  output_gradient<CellOf<V>::gates, V>(chunk.dgates, chunk.gate_stride, chunk.w_ih_t, chunk.H, chunk.I, chunk.dx_rows, rows);
+  output_gradient<CellOf<V>::gates, V>(chunk.dgates, chunk.gate_stride, chunk.w_ih_t, chunk.H, chunk.I, chunk.dx_rows,
+                                       rows);
 }
 
 // Rows [row .. row+M) of unit block jb of a packed weight gradient += sum over the chunk's rows of a * dgates.
@@ -124,7 +126,8 @@ struct WeightGradientJob {
   }
 };
 
-// Columns [column .. column+M) of the rows as the panel that WeightGradientJob reads; a column past `columns` is all ones.
+// Columns [column .. column+M) of the rows as the panel that WeightGradientJob reads; a column past `columns` is all
+// ones.
 template <class V>
 struct PackPanelJob {
   using T = typename V::scalar;
@@ -149,16 +152,16 @@ struct PackPanelJob {
 };
 
 template <int gates, class V>
-void accumulate_weight_gradient(const BackwardChunk<typename V::scalar>& chunk, const typename V::scalar* const* rows, index columns,
-                                bool bias_row, typename V::scalar* dw, Range blocks) {
+void accumulate_weight_gradient(const BackwardChunk<typename V::scalar>& chunk, const typename V::scalar* const* rows,
+                                index columns, bool bias_row, typename V::scalar* dw, Range blocks) {
   constexpr index width = gates * V::lanes;
   constexpr int limit = tile_rows<V>(gates);
   const index count = chunk.steps * chunk.B;
   const Range outputs{0, columns + (bias_row ? 1 : 0)};
   for_row_tiles<limit>(outputs, PackPanelJob<V>{rows, count, columns, chunk.panel});
   for (index jb = blocks.begin; jb < blocks.end; ++jb) {
-    for_row_tiles<limit>(outputs, WeightGradientJob<gates, V>{chunk.panel, chunk.dgates + jb * width, chunk.gate_stride, count,
-                                                              dw + jb * outputs.end * width});
+    for_row_tiles<limit>(outputs, WeightGradientJob<gates, V>{chunk.panel, chunk.dgates + jb * width, chunk.gate_stride,
+                                                              count, dw + jb * outputs.end * width});
   }
 }
 

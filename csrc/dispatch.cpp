@@ -29,7 +29,8 @@ const Isa& find_isa(std::string_view name, const char* source) {
   }
   std::string choices;
   for (const char* usable : isas_usable()) choices += (choices.empty() ? "" : ", ") + std::string(usable);
-  throw std::invalid_argument(std::string(source) + ": expected one of " + choices + ", got '" + std::string(name) + "'");
+  throw std::invalid_argument(std::string(source) + ": expected one of " + choices + ", got '" + std::string(name) +
+                              "'");
 }
 
 template <class Accept>

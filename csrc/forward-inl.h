@@ -21,7 +21,8 @@ struct InputProductJob {
     }
     accumulate(acc, a, 0, 1, w, width, 0, chunk.I);
     for (int m = 0; m < M; ++m) {
-      for (int n = 0; n < N; ++n) acc[m][n].store(chunk.gates + (row + m) * chunk.gate_stride + jb * width + n * V::lanes);
+      for (int n = 0; n < N; ++n)
+        acc[m][n].store(chunk.gates + (row + m) * chunk.gate_stride + jb * width + n * V::lanes);
     }
   }
 };
@@ -33,7 +34,8 @@ void input_product(const ForwardChunk<typename V::scalar>& chunk, Range rows, Ra
   }
 }
 
-// One step of rows [row .. row+M) and P unit blocks from jb on: the recurrent product, then the cell on the sums in registers.
+// One step of rows [row .. row+M) and P unit blocks from jb on: the recurrent product, then the cell on the sums in
+// registers.
 template <template <class> class CellOf, class V, bool save>
 struct ForwardStepJob {
   using T = typename V::scalar;
@@ -62,7 +64,7 @@ struct ForwardStepJob {
 
     const index unit = jb * V::lanes;
     const T* c_prev = chunk.c + step * chunk.c_step + row * chunk.unit_stride + unit;
-    T* c = chunk.c + (step + (chunk.c_step ? 1 : 0)) * chunk.c_step + row * chunk.unit_stride + unit;
+    T* c = chunk.c + (step + 1) * chunk.c_step + row * chunk.unit_stride + unit;
     T* h = chunk.h[(step + 1) % 2] + row * chunk.unit_stride + unit;
     T* y = chunk.y + step * chunk.y_step + row * chunk.y_row + unit;
     for (int m = 0; m < M; ++m) {
@@ -96,7 +98,8 @@ LF_INLINE void forward_step(const ForwardChunk<typename V::scalar>& chunk, index
   index jb = 0;
   if constexpr (single_rows_in_pairs<V>) {
     if (rows.end - rows.begin == 1) {
-      for (; jb + 2 <= blocks; jb += 2) ForwardStepJob<CellOf, V, save>{chunk, step, jb}.template run_panels<1, 2>(rows.begin);
+      for (; jb + 2 <= blocks; jb += 2)
+        ForwardStepJob<CellOf, V, save>{chunk, step, jb}.template run_panels<1, 2>(rows.begin);
     }
   }
   for (; jb < blocks; ++jb) {

@@ -1,7 +1,7 @@
 // Packing and the register tile. Included inside a target region, once per instruction set.
 //
-// A tile holds M rows x N vectors of sums in registers. Every sum runs over k = 0, 1, 2, ... in one accumulator with fused
-// multiply-add; lanes, vectors and rows are independent outputs. That is the whole reproducibility promise.
+// A tile holds M rows x N vectors of sums in registers. Every sum runs over k = 0, 1, 2, ... in one accumulator with
+// fused multiply-add; lanes, vectors and rows are independent outputs. That is the whole reproducibility promise.
 
 // Rows of a tile of N vectors: three quarters of the registers hold sums.
 template <class V>
@@ -13,25 +13,26 @@ constexpr int tile_rows(int vectors) {
 LF_INLINE index smaller(index a, index b) { return a < b ? a : b; }
 LF_INLINE index ceil_div(index a, index b) { return (a + b - 1) / b; }
 
-// acc[m][n] += a[m][first + k*a_step] * w[k][n], k ascending. Vector n stands in panel n / (N/P): P panels lie `panel` apart.
+// acc[m][n] += a[m][first + k*a_step] * w[k][n], k ascending. Vector n stands in panel n / (N/P): P panels lie `panel`
+// apart.
 template <int P = 1, class V, int M, int N>
 LF_INLINE void accumulate(V (&acc)[M][N], const typename V::scalar* const (&a)[M], index first, index a_step,
                           const typename V::scalar* w, index w_step, index panel, index K) {
   constexpr int per_panel = N / P;
   for (index k = 0; k < K; ++k) {
     const index at = first + k * a_step;
-    if constexpr (V::registers >= 32) {
+    // With 16 registers: the fewer of M values and N weights first, then the others one at a time: 12 + 3 + 1.
+    if constexpr (V::registers >= 32 || N < M) {
       V weights[N];
       for (int n = 0; n < N; ++n) {
         weights[n] = V::load(w + n / per_panel * panel + n % per_panel * V::lanes);
-        if constexpr (M > 1) keep_in_register(weights[n]);
+        if constexpr (V::registers >= 32 && M > 1) keep_in_register(weights[n]);
       }
       for (int m = 0; m < M; ++m) {
         const V value = V::set(a[m][at]);
         for (int n = 0; n < N; ++n) acc[m][n] = fma(value, weights[n], acc[m][n]);
       }
     } else {
-      // With 16 registers: M values first, then one vector of weights at a time, 12 + 3 + 1. The other order needs 17.
       V values[M];
       for (int m = 0; m < M; ++m) values[m] = V::set(a[m][at]);
       for (int n = 0; n < N; ++n) {
@@ -45,7 +46,8 @@ LF_INLINE void accumulate(V (&acc)[M][N], const typename V::scalar* const (&a)[M
 
 // The same with k over (unit, gate) of gate rows, valid units only: the order of w_t.
 template <int gates, class V, int M, int N>
-LF_INLINE void accumulate_units(V (&acc)[M][N], const typename V::scalar* const (&a)[M], const typename V::scalar* w, index H) {
+LF_INLINE void accumulate_units(V (&acc)[M][N], const typename V::scalar* const (&a)[M], const typename V::scalar* w,
+                                index H) {
   constexpr index block = gates * V::lanes;
   constexpr index w_step = N * V::lanes;
   for (index unit = 0, first = 0; unit < H; unit += V::lanes, first += block) {
@@ -66,12 +68,24 @@ LF_INLINE void for_row_tiles(Range rows, const Job& job) {
   for (index tile = 0; tile < tiles; ++tile) {
     const index height = count / tiles + (tile < count % tiles ? 1 : 0);
     switch (height) {
-      case 1: job.template run<1>(row); break;
-      case 2: if constexpr (limit >= 2) job.template run<2>(row); break;
-      case 3: if constexpr (limit >= 3) job.template run<3>(row); break;
-      case 4: if constexpr (limit >= 4) job.template run<4>(row); break;
-      case 5: if constexpr (limit >= 5) job.template run<5>(row); break;
-      default: if constexpr (limit >= 6) job.template run<6>(row); break;
+      case 1:
+        job.template run<1>(row);
+        break;
+      case 2:
+        if constexpr (limit >= 2) job.template run<2>(row);
+        break;
+      case 3:
+        if constexpr (limit >= 3) job.template run<3>(row);
+        break;
+      case 4:
+        if constexpr (limit >= 4) job.template run<4>(row);
+        break;
+      case 5:
+        if constexpr (limit >= 5) job.template run<5>(row);
+        break;
+      default:
+        if constexpr (limit >= 6) job.template run<6>(row);
+        break;
     }
     row += height;
   }
@@ -123,14 +137,14 @@ LF_INLINE void transpose_square(V (&rows)[V::lanes]) {
   }
 }
 
-// to[c*to_step + r] = from[r*from_step + c] for r < rows, c < columns; rows and columns at most lanes. With `pad`, whole
-// vectors are stored: r from `rows` on is zero.
+// to[c*to_step + r] = from[r*from_step + c] for r < rows, c < columns; rows and columns at most lanes. With `pad`,
+// whole vectors are stored: r from `rows` on is zero.
 template <bool pad, class V>
-LF_INLINE void transpose_block(const typename V::scalar* from, index from_step, index rows, index columns, typename V::scalar* to,
-                               index to_step) {
+LF_INLINE void transpose_block(const typename V::scalar* from, index from_step, index rows, index columns,
+                               typename V::scalar* to, index to_step) {
   V square[V::lanes];
   for (int r = 0; r < V::lanes; ++r) {
-    square[r] = r >= rows                ? V::set(0)
+    square[r] = r >= rows             ? V::set(0)
                 : columns >= V::lanes ? V::load(from + r * from_step)
                                       : V::load_first(from + r * from_step, columns);
   }
@@ -147,8 +161,8 @@ LF_INLINE void transpose_block(const typename V::scalar* from, index from_step, 
 
 // w [gates*H, K] to [jb][k][gate][lane]; with bias_row one more row of b_ih + b_hh (null: zero).
 template <int gates, class V>
-void pack_weights(const typename V::scalar* w, index H, index K, const typename V::scalar* b_ih, const typename V::scalar* b_hh,
-                  bool bias_row, typename V::scalar* packed) {
+void pack_weights(const typename V::scalar* w, index H, index K, const typename V::scalar* b_ih,
+                  const typename V::scalar* b_hh, bool bias_row, typename V::scalar* packed) {
   using T = typename V::scalar;
   constexpr index step = gates * V::lanes;
   for (index unit = 0; unit < H; unit += V::lanes, packed += (K + bias_row) * step) {

@@ -3,7 +3,8 @@
 // Packed layouts (V = one vector of `lanes` elements, unit block jb = `lanes` hidden units, padded with zeros):
 //   weights         [jb][k][gate][lane], k = 0..K-1; w_ih has one more row, k = I: the bias
 //   gate rows       [row][jb][gate][lane], rows at `gate_stride`: the order of the accumulators
-//   w_t             [nb][kk][vector][lane]: column block nb of up to 4 vectors of outputs; kk over (unit, gate) with the
+//   w_t             [nb][kk][vector][lane]: column block nb of up to 4 vectors of outputs; kk over (unit, gate) with
+//   the
 //                   gate inside and valid units only, so that sums run in the same order for every number of lanes
 //   h, c, dh, dc    [B] rows at `unit_stride`, units padded
 // Outputs are padded, never the summed index: fma(0, 0, -0) is +0, and 0 * Inf is NaN.
@@ -24,11 +25,11 @@ struct ForwardChunk {
   const T* const* x_rows;  // [steps*B]
   const T* w_ih;
   const T* w_hh;
-  T* gates;       // [steps*B] rows; in: anything; out: the activated gates if `save`
-  T* c;           // state before the chunk; step s reads c + s*c_step and writes c + (s+1)*c_step
-  index c_step;   // 0: in place
-  T* h[2];        // h[0]: state before the chunk; step s reads h[s%2] and writes h[(s+1)%2]
-  T* y;           // y + s*y_step + b*y_row: H valid units
+  T* gates;      // [steps*B] rows; in: anything; out: the activated gates if `save`
+  T* c;          // state before the chunk; step s reads c + s*c_step and writes c + (s+1)*c_step
+  index c_step;  // 0: in place
+  T* h[2];       // h[0]: state before the chunk; step s reads h[s%2] and writes h[(s+1)%2]
+  T* y;          // y + s*y_step + b*y_row: H valid units
   index y_step, y_row;
   bool save;
 };
@@ -41,24 +42,24 @@ struct BackwardChunk {
   const T* gates;  // the chunk's first step, as saved
   const T* c;      // state before the chunk's first step; rows of one step after the other at c_step
   index c_step;
-  const T* dy;     // the chunk's first step; null: zero
+  const T* dy;  // the chunk's first step; null: zero
   index dy_step, dy_row;
-  T* dh;  // in: gradient of h after the chunk; out: of h before it
-  T* dc;  // the same for c
-  T* dgates;            // [steps*B] rows
+  T* dh;      // in: gradient of h after the chunk; out: of h before it
+  T* dc;      // the same for c
+  T* dgates;  // [steps*B] rows
   const T* w_ih_t;
   const T* w_hh_t;
-  T* const* dh_rows;    // [B]: the rows of dh
-  T* const* dx_rows;    // [steps*B]
+  T* const* dh_rows;  // [B]: the rows of dh
+  T* const* dx_rows;  // [steps*B]
   const T* const* x_rows;
   const T* const* h_rows;  // h before the step
-  T* dw_ih;   // packed like w_ih, accumulated; its bias row is db
-  T* dw_hh;   // packed like w_hh, accumulated
-  T* panel;   // [max(I+1, H)][steps*B]
+  T* dw_ih;                // packed like w_ih, accumulated; its bias row is db
+  T* dw_hh;                // packed like w_hh, accumulated
+  T* panel;                // [max(I+1, H)][steps*B]
 };
 
-// Rows and columns of the deferred products, and the units and rows of a step, are given as ranges: outputs can be split
-// among threads, sums cannot.
+// Rows and columns of the deferred products, and the units and rows of a step, are given as ranges: outputs can be
+// split among threads, sums cannot.
 struct Range {
   index begin, end;
 };
@@ -79,9 +80,11 @@ struct LayerKernels {
 
 template <class T>
 struct IsaKernels {
-  LayerKernels<T> cells[cell_count];
+  LayerKernels<T> cells[cell_count];  // in the order of enum Cell
   T (*fma_chains)(index iterations);  // each does fma_chains_flops flops
   index fma_chains_flops;
+
+  const LayerKernels<T>& of(Cell cell) const { return cells[static_cast<int>(cell)]; }
 };
 
 struct Isa {

@@ -12,7 +12,8 @@
 //   workspace       scratch, dead after the call
 //
 // Arrays are dense and row-major unless a stride is named. No output may overlap an input or another output.
-// Bits: results do not depend on the instruction set, the other rows of the batch, the chunk size or the number of threads.
+// Bits: results do not depend on the instruction set, the other rows of the batch, the chunk size or the number of
+// threads.
 #pragma once
 
 #include <cstddef>
@@ -49,7 +50,8 @@ struct Shape {
   int directions = 1;
 };
 
-// A [T,B,width] input whose rows are dense: element (t,b,k) is data[t*t_stride + b*b_stride + k]. Strides may be 0 or negative.
+// A [T,B,width] input whose rows are dense: element (t,b,k) is data[t*t_stride + b*b_stride + k]. Strides may be 0 or
+// negative.
 template <class T>
 struct Sequence {
   const T* data;
@@ -131,15 +133,15 @@ inline constexpr std::size_t reserve_alignment = 64;
 
 // Bytes of the reserve; throws std::bad_alloc when they exceed the address space.
 template <class T>
-std::size_t reserve_bytes(const Isa& isa, const Shape& shape);
+std::size_t reserve_bytes(const Isa& isa, Cell cell, const Shape& shape);
 
-// Both return false if `poll` asked to stop: outputs are then undefined. They throw std::bad_alloc before any work, never
-// later. A reserve belongs to the instruction set that wrote it.
+// Both return false if `poll` asked to stop: outputs are then undefined. They throw std::bad_alloc before any work,
+// never later. A reserve belongs to the instruction set that wrote it.
 template <class T>
 bool forward(const Isa& isa, Cell cell, const ForwardArgs<T>& args);
 template <class T>
 bool backward(const Isa& isa, Cell cell, const BackwardArgs<T>& args);
 template <class T>
-void states(const Isa& isa, const StatesArgs<T>& args);
+void states(const Isa& isa, Cell cell, const StatesArgs<T>& args);
 
 }  // namespace lstm_fast

@@ -1,10 +1,11 @@
 // exp, sigmoid and tanh over the vector type V. Included inside a target region, once per instruction set.
 //
-// The same operations in the same order for every instruction set: explicit fma, exponent by integer shift, true division.
-// Largest errors: f32 over all 2^32 inputs tanh 1.96 ULP, sigmoid 2.49 ULP for x >= -87.3 (below -88.4 it is 0, an absolute
-// error <= 4.2e-39); f64 over 16 million points 2.3 and 2.1 ULP.
+// The same operations in the same order for every instruction set: explicit fma, exponent by integer shift, true
+// division. Largest errors: f32 over all 2^32 inputs tanh 1.96 ULP, sigmoid 2.49 ULP for x >= -87.3 (below -88.4 it is
+// 0, an absolute error <= 4.2e-39); f64 over 16 million points 2.3 and 2.1 ULP.
 
-// e^x = s (1 + p), for x within the bounds that the callers set. t holds the exponent's bits of 2^n in its lowest mantissa bits.
+// e^x = s (1 + p), for x within the bounds that the callers set. t holds the exponent's bits of 2^n in its lowest
+// mantissa bits.
 template <class V>
 struct ExpParts {
   V p, s;
@@ -33,9 +34,9 @@ struct ExpConstants<double> {
   static constexpr double log2e = 0x1.71547652b82fep+0;
   static constexpr double ln2_hi = 0x1.62e42fefap-1;
   static constexpr double ln2_lo = 0x1.cf79abc9e3b3ap-40;
-  static constexpr double q[] = {0x1.af38d53857513p-26, 0x1.2891a8c1d838dp-22, 0x1.71de0d9c145d0p-19, 0x1.a019b8ef67c6cp-16,
-                                 0x1.a01a01a7c8d47p-13, 0x1.6c16c17893833p-10, 0x1.11111111109adp-7,  0x1.5555555553d4fp-5,
-                                 0x1.5555555555556p-3,  0.5};
+  static constexpr double q[] = {
+      0x1.af38d53857513p-26, 0x1.2891a8c1d838dp-22, 0x1.71de0d9c145d0p-19, 0x1.a019b8ef67c6cp-16, 0x1.a01a01a7c8d47p-13,
+      0x1.6c16c17893833p-10, 0x1.11111111109adp-7,  0x1.5555555553d4fp-5,  0x1.5555555555556p-3,  0.5};
   static constexpr double sigmoid_low = -708.3;
   static constexpr double sigmoid_high = 710.0;
   static constexpr double tanh_high = 20.0;

@@ -10,8 +10,8 @@
 namespace lstm_fast {
 namespace {
 
-// Rows of gates worked on at once: enough for the deferred products to run at full speed, few enough for them to stay in the
-// cache. Depends on the batch alone, never on the threads.
+// Rows of gates worked on at once: enough for the deferred products to run at full speed, few enough for them to stay
+// in the cache. Depends on the batch alone, never on the threads.
 constexpr index chunk_rows = 192;
 
 std::size_t product(std::initializer_list<index> factors) {
@@ -32,7 +32,8 @@ class Arena {
     const std::size_t offset = used_;
     std::size_t bytes = 0;
     if (__builtin_mul_overflow(product(shape), sizeof(T), &bytes) ||
-        __builtin_add_overflow(used_, (bytes + reserve_alignment - 1) / reserve_alignment * reserve_alignment, &used_) ||
+        __builtin_add_overflow(used_, (bytes + reserve_alignment - 1) / reserve_alignment * reserve_alignment,
+                               &used_) ||
         used_ > static_cast<std::size_t>(PTRDIFF_MAX)) {
       throw std::bad_alloc();
     }
@@ -51,9 +52,9 @@ template <class T>
 struct Geometry {
   index B, I, H;
   index steps;
-  index blocks;        // unit blocks
-  index unit_stride;   // of rows of h, c, dh, dc
-  index gate_stride;   // of gate rows; 64 bytes more than they need, or rows fall on the same cache sets
+  index blocks;       // unit blocks
+  index unit_stride;  // of rows of h, c, dh, dc
+  index gate_stride;  // of gate rows; 64 bytes more than they need, or rows fall on the same cache sets
   index chunk_steps;
   index lanes, gates;
 
@@ -61,7 +62,8 @@ struct Geometry {
       : B(shape.B), I(shape.I), H(shape.H), steps(shape.T), lanes(kernels.lanes), gates(kernels.gates) {
     blocks = (H + lanes - 1) / lanes;
     unit_stride = blocks * lanes;
-    product({unit_stride, gates, std::max<index>(B, 1), std::max<index>(steps, 1)});  // or the strides themselves overflow
+    product(
+        {unit_stride, gates, std::max<index>(B, 1), std::max<index>(steps, 1)});  // or the strides themselves overflow
     gate_stride = unit_stride * gates + static_cast<index>(64 / sizeof(T));
     chunk_steps = std::max<index>(1, std::min(steps, chunk_rows / std::max<index>(B, 1)));
   }
@@ -172,16 +174,16 @@ void require_in_scope(const Shape& shape, const index* lengths, const Team* team
 }  // namespace
 
 template <class T>
-std::size_t reserve_bytes(const Isa& isa, const Shape& shape) {
+std::size_t reserve_bytes(const Isa& isa, Cell cell, const Shape& shape) {
   Arena arena(nullptr);
-  ReserveParts<T>(arena, Geometry<T>(isa.kernels<T>().cells[0], shape));
+  ReserveParts<T>(arena, Geometry<T>(isa.kernels<T>().of(cell), shape));
   return arena.used();
 }
 
 template <class T>
 bool forward(const Isa& isa, Cell cell, const ForwardArgs<T>& args) {
   require_in_scope(args.shape, args.lengths, args.team);
-  const LayerKernels<T>& kernels = isa.kernels<T>().cells[static_cast<int>(cell)];
+  const LayerKernels<T>& kernels = isa.kernels<T>().of(cell);
   const Geometry<T> g(kernels, args.shape);
   const Weights<T>& w = args.weights[0];
   const bool save = args.reserve != nullptr;
@@ -201,9 +203,25 @@ bool forward(const Isa& isa, Cell cell, const ForwardArgs<T>& args) {
   spread_rows(args.c0, g.B, g.H, c, g.unit_stride);
   spread_rows(args.h0, g.B, g.H, work.h[0], g.unit_stride);
 
-  ForwardChunk<T> chunk{g.B,         g.I,       g.H,    0,      g.gate_stride, g.unit_stride, work.x_rows,
-                        work.w_ih,   work.w_hh, nullptr, nullptr, c_step,      {work.h[0], work.h[1]},
-                        nullptr,     g.B * g.H, g.H,    save};
+  ForwardChunk<T> chunk{
+      .B = g.B,
+      .I = g.I,
+      .H = g.H,
+      .steps = 0,
+      .gate_stride = g.gate_stride,
+      .unit_stride = g.unit_stride,
+      .x_rows = work.x_rows,
+      .w_ih = work.w_ih,
+      .w_hh = work.w_hh,
+      .gates = nullptr,
+      .c = nullptr,
+      .c_step = c_step,
+      .h = {work.h[0], work.h[1]},
+      .y = nullptr,
+      .y_step = g.B * g.H,
+      .y_row = g.H,
+      .save = save,
+  };
   for (index t = 0; t < g.steps; t += chunk.steps) {
     if (asks_to_stop(args.poll)) return false;
     chunk.steps = std::min(g.chunk_steps, g.steps - t);
@@ -227,7 +245,7 @@ bool forward(const Isa& isa, Cell cell, const ForwardArgs<T>& args) {
 template <class T>
 bool backward(const Isa& isa, Cell cell, const BackwardArgs<T>& args) {
   require_in_scope(args.shape, args.lengths, args.team);
-  const LayerKernels<T>& kernels = isa.kernels<T>().cells[static_cast<int>(cell)];
+  const LayerKernels<T>& kernels = isa.kernels<T>().of(cell);
   const Geometry<T> g(kernels, args.shape);
   const WeightGradients<T>& dw = args.weights[0];
   const bool wants_weights = dw.w_ih || dw.w_hh || dw.b;
@@ -242,10 +260,32 @@ bool backward(const Isa& isa, Cell cell, const BackwardArgs<T>& args) {
   for (index b = 0; b < g.B; ++b) work.dh_rows[b] = work.dh + b * g.unit_stride;
 
   const index c_step = g.B * g.unit_stride;
-  BackwardChunk<T> chunk{g.B,       g.I,         g.H,          0,         g.gate_stride,  g.unit_stride,  nullptr,
-                         nullptr,   c_step,      nullptr,      args.dy.t_stride, args.dy.b_stride, work.dh, work.dc,
-                         work.dgates, reserve.w_ih_t, reserve.w_hh_t, work.dh_rows, work.dx_rows, work.x_rows, work.h_rows,
-                         work.dw_ih, work.dw_hh, work.panel};
+  BackwardChunk<T> chunk{
+      .B = g.B,
+      .I = g.I,
+      .H = g.H,
+      .steps = 0,
+      .gate_stride = g.gate_stride,
+      .unit_stride = g.unit_stride,
+      .gates = nullptr,
+      .c = nullptr,
+      .c_step = c_step,
+      .dy = nullptr,
+      .dy_step = args.dy.t_stride,
+      .dy_row = args.dy.b_stride,
+      .dh = work.dh,
+      .dc = work.dc,
+      .dgates = work.dgates,
+      .w_ih_t = reserve.w_ih_t,
+      .w_hh_t = reserve.w_hh_t,
+      .dh_rows = work.dh_rows,
+      .dx_rows = work.dx_rows,
+      .x_rows = work.x_rows,
+      .h_rows = work.h_rows,
+      .dw_ih = work.dw_ih,
+      .dw_hh = work.dw_hh,
+      .panel = work.panel,
+  };
   for (index number = g.chunk_count() - 1; number >= 0; --number) {
     if (asks_to_stop(args.poll)) return false;
     const index t = number * g.chunk_steps;
@@ -274,9 +314,9 @@ bool backward(const Isa& isa, Cell cell, const BackwardArgs<T>& args) {
 }
 
 template <class T>
-void states(const Isa& isa, const StatesArgs<T>& args) {
+void states(const Isa& isa, Cell cell, const StatesArgs<T>& args) {
   require_in_scope(args.shape, nullptr, nullptr);
-  const Geometry<T> g(isa.kernels<T>().cells[0], args.shape);
+  const Geometry<T> g(isa.kernels<T>().of(cell), args.shape);
   Arena arena(const_cast<std::byte*>(args.reserve));  // read only
   const ReserveParts<T> reserve(arena, g);
   const index rows = g.steps * g.B;
@@ -289,13 +329,13 @@ void states(const Isa& isa, const StatesArgs<T>& args) {
   gather_rows(reserve.c + g.B * g.unit_stride, g.unit_stride, rows, g.H, args.c);
 }
 
-template std::size_t reserve_bytes<float>(const Isa&, const Shape&);
-template std::size_t reserve_bytes<double>(const Isa&, const Shape&);
+template std::size_t reserve_bytes<float>(const Isa&, Cell, const Shape&);
+template std::size_t reserve_bytes<double>(const Isa&, Cell, const Shape&);
 template bool forward<float>(const Isa&, Cell, const ForwardArgs<float>&);
 template bool forward<double>(const Isa&, Cell, const ForwardArgs<double>&);
 template bool backward<float>(const Isa&, Cell, const BackwardArgs<float>&);
 template bool backward<double>(const Isa&, Cell, const BackwardArgs<double>&);
-template void states<float>(const Isa&, const StatesArgs<float>&);
-template void states<double>(const Isa&, const StatesArgs<double>&);
+template void states<float>(const Isa&, Cell, const StatesArgs<float>&);
+template void states<double>(const Isa&, Cell, const StatesArgs<double>&);
 
 }  // namespace lstm_fast

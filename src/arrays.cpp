@@ -5,7 +5,8 @@ namespace {
 
 std::string shape_text(const py::array& array) {
   std::string text = "(";
-  for (py::ssize_t axis = 0; axis < array.ndim(); ++axis) text += (axis ? ", " : "") + std::to_string(array.shape(axis));
+  for (py::ssize_t axis = 0; axis < array.ndim(); ++axis)
+    text += (axis ? ", " : "") + std::to_string(array.shape(axis));
   return text + (array.ndim() == 1 ? ",)" : ")");
 }
 
@@ -22,7 +23,8 @@ std::string type_name(const py::handle& value) { return py::str(py::type::handle
 bool is_plain_array(const py::handle& value) { return py::isinstance<py::array>(value) && !py::hasattr(value, "mask"); }
 
 bool is_float(const py::dtype& dtype) {
-  return dtype.kind() == 'f' && (dtype.itemsize() == 4 || dtype.itemsize() == 8) && py::cast<bool>(dtype.attr("isnative"));
+  return dtype.kind() == 'f' && (dtype.itemsize() == 4 || dtype.itemsize() == 8) &&
+         py::cast<bool>(dtype.attr("isnative"));
 }
 
 const char* dtype_name(char code) { return code == 'f' ? "float32" : "float64"; }
@@ -31,7 +33,8 @@ const char* dtype_name(char code) { return code == 'f' ? "float32" : "float64"; 
 
 char float_dtype(const py::handle& value, const char* name) {
   if (!is_plain_array(value)) {
-    throw py::type_error(std::string(name) + ": expected a numpy.ndarray of float32 or float64, got " + type_name(value));
+    throw py::type_error(std::string(name) + ": expected a numpy.ndarray of float32 or float64, got " +
+                         type_name(value));
   }
   const py::dtype dtype = py::reinterpret_borrow<py::array>(value).dtype();
   if (!is_float(dtype)) {
@@ -41,14 +44,17 @@ char float_dtype(const py::handle& value, const char* name) {
   return dtype.itemsize() == 4 ? 'f' : 'd';
 }
 
-py::array require(const py::handle& value, const char* name, const Dims& wanted, char code, const char* like, bool dense) {
+py::array require(const py::handle& value, const char* name, const Dims& wanted, char code, const char* like,
+                  bool dense) {
   if (!is_plain_array(value)) {
-    throw py::type_error(std::string(name) + ": expected a numpy.ndarray of " + dtype_name(code) + ", got " + type_name(value));
+    throw py::type_error(std::string(name) + ": expected a numpy.ndarray of " + dtype_name(code) + ", got " +
+                         type_name(value));
   }
   auto array = py::reinterpret_borrow<py::array>(value);
   if (!is_float(array.dtype()) || array.dtype().itemsize() != (code == 'f' ? 4 : 8)) {
-    throw py::type_error(std::string(name) + ": expected dtype " + dtype_name(code) + ", the dtype of " + like + ", got " +
-                         std::string(py::str(array.dtype())) + "; convert it with " + name + ".astype(np." + dtype_name(code) + ")");
+    throw py::type_error(std::string(name) + ": expected dtype " + dtype_name(code) + ", the dtype of " + like +
+                         ", got " + std::string(py::str(array.dtype())) + "; convert it with " + name + ".astype(np." +
+                         dtype_name(code) + ")");
   }
   bool fits = array.ndim() == static_cast<py::ssize_t>(wanted.size());
   for (std::size_t axis = 0; fits && axis < wanted.size(); ++axis) {
@@ -70,8 +76,8 @@ py::array require(const py::handle& value, const char* name, const Dims& wanted,
   return array;
 }
 
-std::optional<py::array> require_optional(const py::handle& value, const char* name, const Dims& wanted, char code, const char* like,
-                                          bool dense) {
+std::optional<py::array> require_optional(const py::handle& value, const char* name, const Dims& wanted, char code,
+                                          const char* like, bool dense) {
   if (value.is_none()) return std::nullopt;
   return require(value, name, wanted, code, like, dense);
 }

@@ -1,4 +1,5 @@
-// Checks that turn Python objects into arrays the kernels can read; every message names the argument, what was wanted and what came.
+// Checks that turn Python objects into arrays the kernels can read; every message names the argument, what was wanted
+// and what came.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -20,17 +21,24 @@ using Dims = std::vector<index>;
 char float_dtype(const py::handle& value, const char* name);
 
 // value as an ndarray of dtype `code` ('f' or 'd', the dtype of argument `like`), shape `wanted` (-1: any), rows dense.
-// The same bits are copied to a dense array when the last axis is strided, when data is misaligned, or when `dense` asks for
-// no gaps at all. TypeError for a wrong type or dtype, ValueError for a wrong shape.
-py::array require(const py::handle& value, const char* name, const Dims& wanted, char code, const char* like, bool dense);
+// The same bits are copied to a dense array when the last axis is strided, when data is misaligned, or when `dense`
+// asks for no gaps at all. TypeError for a wrong type or dtype, ValueError for a wrong shape.
+py::array require(const py::handle& value, const char* name, const Dims& wanted, char code, const char* like,
+                  bool dense);
 
 // The same for an argument that may be None.
-std::optional<py::array> require_optional(const py::handle& value, const char* name, const Dims& wanted, char code, const char* like,
-                                          bool dense);
+std::optional<py::array> require_optional(const py::handle& value, const char* name, const Dims& wanted, char code,
+                                          const char* like, bool dense);
+
+// Without NumPy's check of the writeable flag: constness follows from what the kernels' argument structs promise.
+template <class T>
+T* data_of(const py::array& array) {
+  return static_cast<T*>(const_cast<void*>(array.data()));
+}
 
 template <class T>
 const T* data_of(const std::optional<py::array>& array) {
-  return array ? static_cast<const T*>(array->data()) : nullptr;
+  return array ? data_of<T>(*array) : nullptr;
 }
 
 // A [T,B,width] array with dense rows, or a [B,width] one as a single step.
@@ -38,7 +46,7 @@ template <class T>
 Sequence<T> sequence_of(const py::array& array) {
   constexpr auto size = static_cast<py::ssize_t>(sizeof(T));
   const py::ssize_t rows = array.ndim() - 2;
-  return {static_cast<const T*>(array.data()), rows > 0 ? array.strides(0) / size : 0, array.strides(rows) / size};
+  return {data_of<T>(array), rows > 0 ? array.strides(0) / size : 0, array.strides(rows) / size};
 }
 
 }  // namespace lstm_fast::python

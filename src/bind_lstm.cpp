@@ -25,8 +25,8 @@ struct Reserve {
   char code;
   bool has_b_ih, has_b_hh;
   Form form;
-  py::array x;            // as given, or the dense copy of it
-  py::array y;            // read-only
+  py::array x;  // as given, or the dense copy of it
+  py::array y;  // read-only
   py::array_t<std::byte> block;
 
   std::byte* aligned() const {
@@ -72,8 +72,8 @@ Dims state_dims(Form form, const Shape& shape) {
 }
 
 template <class T>
-py::tuple forward_of(const py::object& x, const py::object& h0, const py::object& c0, const py::object& w_ih, const py::object& w_hh,
-                     const py::object& b_ih, const py::object& b_hh, bool save, Form form) {
+py::tuple forward_of(const py::object& x, const py::object& h0, const py::object& c0, const py::object& w_ih,
+                     const py::object& w_hh, const py::object& b_ih, const py::object& b_hh, bool save, Form form) {
   const char code = code_of<T>();
   const bool cell = form == Form::cell;
   const py::array x_rows = require(x, "x", cell ? Dims{-1, -1} : Dims{-1, -1, -1}, code, "x", false);
@@ -96,25 +96,32 @@ py::tuple forward_of(const py::object& x, const py::object& h0, const py::object
   const py::array cn = empty<T>(state);
   std::unique_ptr<Reserve> reserve;
   if (save) {
-    const std::size_t bytes = reserve_bytes<T>(isa, shape) + reserve_alignment;
+    const std::size_t bytes = reserve_bytes<T>(isa, Cell::lstm, shape) + reserve_alignment;
     reserve.reset(new Reserve{&isa, shape, code, b_ih_row.has_value(), b_hh_row.has_value(), form, x_rows, y,
                               py::array_t<std::byte>(static_cast<py::ssize_t>(bytes))});
   }
-  const Weights<T> weights{static_cast<const T*>(w_ih_rows.data()), static_cast<const T*>(w_hh_rows.data()), data_of<T>(b_ih_row),
-                           data_of<T>(b_hh_row), nullptr};
+  const Weights<T> weights{
+      .w_ih = data_of<T>(w_ih_rows),
+      .w_hh = data_of<T>(w_hh_rows),
+      .b_ih = data_of<T>(b_ih_row),
+      .b_hh = data_of<T>(b_hh_row),
+      .w_hr = nullptr,
+  };
   SignalPoll signals;
-  const ForwardArgs<T> args{shape,
-                            x_sequence,
-                            static_cast<const T*>(h0_rows.data()),
-                            static_cast<const T*>(c0_rows.data()),
-                            &weights,
-                            nullptr,
-                            static_cast<T*>(const_cast<void*>(y.data())),
-                            static_cast<T*>(const_cast<void*>(hn.data())),
-                            static_cast<T*>(const_cast<void*>(cn.data())),
-                            reserve ? reserve->aligned() : nullptr,
-                            nullptr,
-                            signals.poll()};
+  const ForwardArgs<T> args{
+      .shape = shape,
+      .x = x_sequence,
+      .h0 = data_of<T>(h0_rows),
+      .c0 = data_of<T>(c0_rows),
+      .weights = &weights,
+      .lengths = nullptr,
+      .y = data_of<T>(y),
+      .hn = data_of<T>(hn),
+      .cn = data_of<T>(cn),
+      .reserve = reserve ? reserve->aligned() : nullptr,
+      .team = nullptr,
+      .poll = signals.poll(),
+  };
   bool done;
   {
     const py::gil_scoped_release release;
@@ -140,31 +147,32 @@ py::dict backward_of(const Reserve& reserve, const py::object& dy, const py::obj
   const auto dhn_rows = require_optional(dhn, "dhn", state, reserve.code, "x", true);
   const auto dcn_rows = require_optional(dcn, "dcn", state, reserve.code, "x", true);
 
-  const auto new_array = [](const Dims& dims) { return empty<T>(dims); };
-  const auto data = [](const py::array& array) { return static_cast<T*>(const_cast<void*>(array.data())); };
-  const py::array dx = new_array({shape.T, shape.B, shape.I});
-  const py::array dh0 = new_array(state);
-  const py::array dc0 = new_array(state);
-  const py::array dw_ih = new_array({4 * shape.H, shape.I});
-  const py::array dw_hh = new_array({4 * shape.H, shape.H});
-  const py::array db = new_array({4 * shape.H});
+  const py::array dx = empty<T>({shape.T, shape.B, shape.I});
+  const py::array dh0 = empty<T>(state);
+  const py::array dc0 = empty<T>(state);
+  const py::array dw_ih = empty<T>({4 * shape.H, shape.I});
+  const py::array dw_hh = empty<T>({4 * shape.H, shape.H});
+  const py::array db = empty<T>({4 * shape.H});
   const bool has_bias = reserve.has_b_ih || reserve.has_b_hh;
-  const WeightGradients<T> weights{data(dw_ih), data(dw_hh), has_bias ? data(db) : nullptr, nullptr};
+  const WeightGradients<T> weights{
+      .w_ih = data_of<T>(dw_ih), .w_hh = data_of<T>(dw_hh), .b = has_bias ? data_of<T>(db) : nullptr, .w_hr = nullptr};
   SignalPoll signals;
-  const BackwardArgs<T> args{shape,
-                             sequence_of<T>(reserve.x),
-                             static_cast<const T*>(reserve.y.data()),
-                             reserve.aligned(),
-                             nullptr,
-                             dy_rows ? sequence_of<T>(*dy_rows) : Sequence<T>{nullptr, 0, 0},
-                             data_of<T>(dhn_rows),
-                             data_of<T>(dcn_rows),
-                             data(dx),
-                             data(dh0),
-                             data(dc0),
-                             &weights,
-                             nullptr,
-                             signals.poll()};
+  const BackwardArgs<T> args{
+      .shape = shape,
+      .x = sequence_of<T>(reserve.x),
+      .y = data_of<T>(reserve.y),
+      .reserve = reserve.aligned(),
+      .lengths = nullptr,
+      .dy = dy_rows ? sequence_of<T>(*dy_rows) : Sequence<T>{nullptr, 0, 0},
+      .dhn = data_of<T>(dhn_rows),
+      .dcn = data_of<T>(dcn_rows),
+      .dx = data_of<T>(dx),
+      .dh0 = data_of<T>(dh0),
+      .dc0 = data_of<T>(dc0),
+      .weights = &weights,
+      .team = nullptr,
+      .poll = signals.poll(),
+  };
   bool done;
   {
     const py::gil_scoped_release release;
@@ -191,8 +199,7 @@ py::tuple states_of(const Reserve& reserve) {
   const Shape& shape = reserve.shape;
   const py::array gates = empty<T>({4, shape.T, shape.B, shape.H});
   const py::array c = empty<T>({shape.T, shape.B, shape.H});
-  states(*reserve.isa, StatesArgs<T>{shape, reserve.aligned(), 0, 0, static_cast<T*>(const_cast<void*>(gates.data())),
-                                     static_cast<T*>(const_cast<void*>(c.data()))});
+  states(*reserve.isa, Cell::lstm, StatesArgs<T>{shape, reserve.aligned(), 0, 0, data_of<T>(gates), data_of<T>(c)});
   return py::make_tuple(gates, c);
 }
 
@@ -200,9 +207,12 @@ py::tuple states_of(const Reserve& reserve) {
 
 void bind_lstm(py::module_& module) {
   py::class_<Reserve>(module, "Reserve", "What a training forward keeps for backward. Opaque; never written.")
-      .def_property_readonly("nbytes", [](const Reserve& reserve) { return reserve.block.nbytes() + reserve.y.nbytes(); })
+      .def_property_readonly("nbytes",
+                             [](const Reserve& reserve) { return reserve.block.nbytes() + reserve.y.nbytes(); })
       .def_property_readonly("isa", [](const Reserve& reserve) { return isa_name(*reserve.isa); })
-      .def("states", [](const Reserve& reserve) { return (reserve.code == 'f' ? states_of<float> : states_of<double>)(reserve); });
+      .def("states", [](const Reserve& reserve) {
+        return (reserve.code == 'f' ? states_of<float> : states_of<double>)(reserve);
+      });
   py::native_enum<Form>(module, "Form", "enum.Enum", "How a call shapes its arrays.")
       .value("layer", Form::layer)
       .value("stack", Form::stack)

@@ -26,7 +26,9 @@ struct F32 {
   }
   static LF_INLINE F32 set(float value) { return {_mm256_set1_ps(value)}; }
   static LF_INLINE F32 load(const float* from) { return {_mm256_loadu_ps(from)}; }
-  static LF_INLINE F32 load_first(const float* from, index count) { return {_mm256_maskload_ps(from, first_lanes(count))}; }
+  static LF_INLINE F32 load_first(const float* from, index count) {
+    return {_mm256_maskload_ps(from, first_lanes(count))};
+  }
   LF_INLINE void store(float* to) const { _mm256_storeu_ps(to, raw); }
   LF_INLINE void store_first(float* to, index count) const { _mm256_maskstore_ps(to, first_lanes(count), raw); }
   LF_INLINE float first() const { return _mm256_cvtss_f32(raw); }
@@ -43,7 +45,9 @@ struct F64 {
   }
   static LF_INLINE F64 set(double value) { return {_mm256_set1_pd(value)}; }
   static LF_INLINE F64 load(const double* from) { return {_mm256_loadu_pd(from)}; }
-  static LF_INLINE F64 load_first(const double* from, index count) { return {_mm256_maskload_pd(from, first_lanes(count))}; }
+  static LF_INLINE F64 load_first(const double* from, index count) {
+    return {_mm256_maskload_pd(from, first_lanes(count))};
+  }
   LF_INLINE void store(double* to) const { _mm256_storeu_pd(to, raw); }
   LF_INLINE void store_first(double* to, index count) const { _mm256_maskstore_pd(to, first_lanes(count), raw); }
   LF_INLINE double first() const { return _mm256_cvtsd_f64(raw); }

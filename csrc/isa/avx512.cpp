@@ -6,7 +6,8 @@
 #include "../kernels.h"
 #include "target.h"
 
-// GCC 12's own avx512fintrin.h passes deliberately undefined vectors around and warns about them where they are inlined.
+// GCC 12's own avx512fintrin.h passes deliberately undefined vectors around and warns about them where they are
+// inlined.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
@@ -104,12 +105,14 @@ LF_END_TARGET
 
 namespace lstm_fast::avx512 {
 bool usable() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx2") &&
+         __builtin_cpu_supports("fma");
 }
 
 }  // namespace lstm_fast::avx512
 
 namespace lstm_fast {
-constexpr Isa isa_avx512{"avx512", avx512::usable, avx512::isa_kernels<avx512::F32>(), avx512::isa_kernels<avx512::F64>()};
+constexpr Isa isa_avx512{"avx512", avx512::usable, avx512::isa_kernels<avx512::F32>(),
+                         avx512::isa_kernels<avx512::F64>()};
 }

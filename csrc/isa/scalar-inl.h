@@ -1,4 +1,5 @@
-// One element a vector: the oracle for all the others, and the kernel for every other CPU. Included inside a target region.
+// One element a vector: the oracle for all the others, and the kernel for every other CPU. Included inside a target
+// region.
 
 template <class T, class Bits, int exponent_shift>
 struct Single {

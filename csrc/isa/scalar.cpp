@@ -12,7 +12,8 @@ bool usable() { return true; }
 }  // namespace lstm_fast::scalar
 
 namespace lstm_fast {
-constexpr Isa isa_scalar{"scalar", scalar::usable, scalar::isa_kernels<scalar::F32>(), scalar::isa_kernels<scalar::F64>()};
+constexpr Isa isa_scalar{"scalar", scalar::usable, scalar::isa_kernels<scalar::F32>(),
+                         scalar::isa_kernels<scalar::F64>()};
 }
 
 #if defined(__x86_64__)

@@ -1,7 +1,7 @@
-// Target regions: the code between LF_BEGIN_TARGET and LF_END_TARGET is compiled for the named instruction set, whatever the
-// command line says. Inside one: no std header (include it before), no lambda, no std algorithm, no global constructor (each
-// would leave a copy that other code may link to and crash on an older CPU); every operation on a vector is LF_INLINE; plain
-// pointers at the boundary.
+// Target regions: the code between LF_BEGIN_TARGET and LF_END_TARGET is compiled for the named instruction set,
+// whatever the command line says. Inside one: no std header (include it before), no lambda, no std algorithm, no global
+// constructor (each would leave a copy that other code may link to and crash on an older CPU); every operation on a
+// vector is LF_INLINE; plain pointers at the boundary.
 #pragma once
 
 #define LF_INLINE inline __attribute__((always_inline))
@@ -9,7 +9,8 @@
 #define LF_PRAGMA(text) _Pragma(#text)
 
 #if defined(__clang__)
-#define LF_BEGIN_TARGET(features) LF_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
+#define LF_BEGIN_TARGET(features) \
+  LF_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
 #define LF_END_TARGET LF_PRAGMA(clang attribute pop)
 #else
 #define LF_BEGIN_TARGET(features) LF_PRAGMA(GCC push_options) LF_PRAGMA(GCC target(features))
