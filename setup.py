@@ -23,7 +23,7 @@ class BuildExt(build_ext):
             super().build_extension(ext)
         except CompileError as error:
             raise CompileError(
-                f"lstm_fast needs a C++20 compiler, GCC 11 or Clang 14 or later, and the Python headers to build ({error}). "
+                f"lstm_fast needs a C++20 compiler (GCC 11, Clang 14 or later) and the Python headers ({error}). "
                 "On Debian or Ubuntu: apt-get install g++ python3-dev. Set CXX to choose another compiler."
             ) from error
 

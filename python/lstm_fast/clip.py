@@ -7,16 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ._arguments import limit as checked_limit
+
 if TYPE_CHECKING:
     from .layers import Gradients
-
-
-def _limit(value: float, name: str) -> float:
-    if isinstance(value, (bool, str)) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
-    if not value >= 0:
-        raise ValueError(f"{name}: expected a number >= 0, got {value}")
-    return float(value)
 
 
 def clip_grad_norm(grads: Gradients, max_norm: float) -> float:
@@ -25,10 +19,10 @@ def clip_grad_norm(grads: Gradients, max_norm: float) -> float:
     As ``torch.nn.utils.clip_grad_norm_``: the factor is min(1, max_norm / (norm + 1e-6)), so a NaN norm makes every
     gradient NaN and is never hidden. TypeError or ValueError if ``max_norm`` is not a number >= 0.
     """
-    limit = _limit(max_norm, "max_norm")
+    bound = checked_limit(max_norm, "max_norm")
     arrays = list(grads.parameters.values())
     norm = math.sqrt(sum(float(np.sum(np.square(g, dtype=np.float64))) for g in arrays))
-    factor = limit / (norm + 1e-6)
+    factor = bound / (norm + 1e-6)
     if not factor >= 1:
         for g in arrays:
             g *= factor
@@ -40,6 +34,6 @@ def clip_grad_value(grads: Gradients, limit: float) -> None:
 
     TypeError or ValueError if ``limit`` is not a number >= 0.
     """
-    bound = _limit(limit, "limit")
+    bound = checked_limit(limit, "limit")
     for g in grads.parameters.values():
         np.clip(g, -bound, bound, out=g)

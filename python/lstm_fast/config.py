@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from . import _lstm_fast_core as _core
-from ._scope import require_in_scope
+from ._arguments import integer, require_in_scope
 
 
 def isa() -> str:
@@ -20,7 +20,7 @@ def isa() -> str:
 
 
 def set_isa(name: str) -> None:
-    """Use another instruction set from now on: ``scalar``, ``avx2`` or ``avx512``. The bits of all results stay the same.
+    """Use another instruction set from now on: ``scalar``, ``avx2`` or ``avx512``. All results keep their bits.
 
     ValueError if this CPU or this build has no such set. Reserves made before keep theirs.
     """
@@ -39,11 +39,7 @@ def set_num_threads(n: int) -> None:
 
     TypeError if n is not an integer, ValueError if it is below 1.
     """
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
-        raise TypeError(f"n: expected an integer, got {type(n).__name__}")
-    if n < 1:
-        raise ValueError(f"n: expected at least 1, got {n}")
-    require_in_scope(num_threads=int(n))
+    require_in_scope(num_threads=integer(n, "n", 1))
 
 
 @contextmanager
@@ -63,5 +59,6 @@ def show_config() -> None:
 
     print(f"lstm_fast {__version__}, NumPy {np.__version__}")
     print(f"compiler: {_core.compiler()}")
-    print(f"instruction sets: built {', '.join(_core.isas_built())}; usable {', '.join(_core.isas_usable())}; chosen {isa()}")
+    built, usable = ", ".join(_core.isas_built()), ", ".join(_core.isas_usable())
+    print(f"instruction sets: built {built}; usable {usable}; chosen {isa()}")
     print(f"threads: {get_num_threads()}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -13,12 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _lstm_fast_core as _core
-from ._scope import require_in_scope
+from ._arguments import flag, integer, require_in_scope
+from ._parameters import infer_options, initial_parameters, load_parameters
 
 Array = NDArray[Any]
 State = tuple[Array, Array]
-
-_PARAMETER = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_reverse)?")
 
 
 @dataclass
@@ -31,7 +28,7 @@ class Gradients:
 
 
 class States(NamedTuple):
-    """Activated gates and long-term memory after every step, each [T,B,H] ([B,T,H] if batch_first, [T,H] unbatched)."""
+    """Activated gates and cell state after every step, each [T,B,H] ([B,T,H] if batch_first, [T,H] unbatched)."""
 
     i: Array
     f: Array
@@ -56,23 +53,9 @@ class LayerReserve:
     def states(self, layer: int = 0, reverse: bool = False) -> States:
         """The gates and all c of one layer and direction, copied."""
         if layer != 0 or reverse:
-            raise ValueError(f"layer, reverse: expected 0, False for a layer of one direction, got {layer!r}, {reverse!r}")
+            raise ValueError(f"layer, reverse: expected 0, False: the only ones, got {layer!r}, {reverse!r}")
         gates, c = self.core.states()
         return States(*(self.layer._arrange(a, self.unbatched) for a in (*gates, c)))
-
-
-def _size(value: int, name: str, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"{name}: expected at least {least}, got {value}")
-    return int(value)
-
-
-def _flag(value: bool, name: str) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name}: expected a bool, got {type(value).__name__}")
-    return bool(value)
 
 
 class LSTM:
@@ -84,7 +67,7 @@ class LSTM:
         bias: whether the layer has ``bias_ih_l0`` and ``bias_hh_l0``.
         batch_first: x, y and their gradients are [B,T,.] instead of [T,B,.]; states never are.
         dtype: float32 or float64, of the parameters and of every array given.
-        seed: of the initial parameters, U(-1/sqrt(H), 1/sqrt(H)), drawn in the order of ``parameters``; None draws fresh.
+        seed: of the initial parameters, U(-1/sqrt(H), 1/sqrt(H)), in the order of ``parameters``; None draws fresh.
 
     ``num_layers``, ``dropout``, ``bidirectional`` and ``proj_size`` keep their places for a later version and raise
     NotImplementedError for anything but their defaults.
@@ -106,27 +89,21 @@ class LSTM:
         dtype: DTypeLike = np.float32,
         seed: int | None = None,
     ) -> None:
-        self.input_size = _size(input_size, "input_size", 0)
-        self.hidden_size = _size(hidden_size, "hidden_size", 1)
-        self.bias = _flag(bias, "bias")
-        self.batch_first = _flag(batch_first, "batch_first")
+        self.input_size = integer(input_size, "input_size", 0)
+        self.hidden_size = integer(hidden_size, "hidden_size", 1)
+        self.bias = flag(bias, "bias")
+        self.batch_first = flag(batch_first, "batch_first")
         require_in_scope(
-            num_layers=_size(num_layers, "num_layers", 1),
+            num_layers=integer(num_layers, "num_layers", 1),
             dropout=dropout,
-            bidirectional=_flag(bidirectional, "bidirectional"),
-            proj_size=_size(proj_size, "proj_size", 0),
+            bidirectional=flag(bidirectional, "bidirectional"),
+            proj_size=integer(proj_size, "proj_size", 0),
         )
         self.dtype = np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):
             raise TypeError(f"dtype: expected float32 or float64, got {self.dtype}")
-        rows = 4 * self.hidden_size
-        shapes = {"weight_ih_l0": (rows, self.input_size), "weight_hh_l0": (rows, self.hidden_size)}
-        if self.bias:
-            shapes |= {"bias_ih_l0": (rows,), "bias_hh_l0": (rows,)}
-        generator = np.random.default_rng(seed)
-        bound = 1 / math.sqrt(self.hidden_size)
         self.parameters: Mapping[str, Array] = MappingProxyType(
-            {name: generator.uniform(-bound, bound, shape).astype(self.dtype) for name, shape in shapes.items()}
+            initial_parameters(self.input_size, self.hidden_size, self.bias, self.dtype, seed)
         )
 
     def __repr__(self) -> str:
@@ -149,25 +126,10 @@ class LSTM:
     def load_state_dict(self, mapping: Mapping[str, ArrayLike], strict: bool = True) -> None:
         """Copy parameters from any mapping of array-likes: another ``state_dict``, PyTorch CPU tensors, safetensors.
 
-        All or nothing. ValueError if a shape differs or, when ``strict``, if a name is missing or unknown; TypeError if an
-        array has another dtype than the layer.
+        All or nothing. ValueError if a shape differs or, when ``strict``, if a name is missing or unknown; TypeError if
+        an array has another dtype than the layer.
         """
-        missing = [name for name in self.parameters if name not in mapping]
-        unknown = [name for name in mapping if name not in self.parameters]
-        if strict and (missing or unknown):
-            raise ValueError(f"mapping: expected the names {list(self.parameters)}; missing {missing}, unknown {unknown}")
-        arrays = {}
-        for name, parameter in self.parameters.items():
-            if name in missing:
-                continue
-            array = np.asarray(mapping[name])
-            if array.dtype != self.dtype and hasattr(mapping[name], "dtype"):
-                raise TypeError(f"{name}: expected dtype {self.dtype}, got {array.dtype}; convert it, or make the layer with dtype=")
-            if array.shape != parameter.shape:
-                raise ValueError(f"{name}: expected shape {parameter.shape}, got {array.shape}")
-            arrays[name] = array
-        for name, array in arrays.items():
-            self.parameters[name][...] = array
+        load_parameters(self.parameters, mapping, strict)
 
     @classmethod
     def from_state_dict(cls, mapping: Mapping[str, ArrayLike], prefix: str = "", **options: Any) -> LSTM:
@@ -176,34 +138,21 @@ class LSTM:
         ``options`` are those keyword arguments of the constructor that the values do not tell, such as ``batch_first``.
         ValueError if there is no LSTM under the prefix.
         """
-        own = {name[len(prefix) :]: value for name, value in mapping.items() if name.startswith(prefix)}
-        own = {name: value for name, value in own.items() if _PARAMETER.fullmatch(name)}
-        if "weight_ih_l0" not in own or "weight_hh_l0" not in own:
-            found = sorted(name[: -len("weight_ih_l0")] for name in mapping if name.endswith("weight_ih_l0"))
-            raise ValueError(f"prefix: expected one that leads to weight_ih_l0, such as {found}, got {prefix!r}")
-        w_ih, w_hh = np.asarray(own["weight_ih_l0"]), np.asarray(own["weight_hh_l0"])
-        if w_ih.ndim != 2 or w_hh.ndim != 2 or w_ih.shape[0] % 4:
-            raise ValueError(f"weight_ih_l0, weight_hh_l0: expected shapes (4H, I), (4H, H), got {w_ih.shape}, {w_hh.shape}")
-        hidden_size = w_ih.shape[0] // 4
-        matches = [match for name in own if (match := _PARAMETER.fullmatch(name))]
-        inferred = {
-            "num_layers": 1 + max(int(match[2]) for match in matches),
-            "bias": "bias_ih_l0" in own,
-            "bidirectional": any(match[3] for match in matches),
-            "proj_size": w_hh.shape[1] if "weight_hr_l0" in own else 0,
-            "dtype": w_ih.dtype,
-        }
+        own, inferred = infer_options(mapping, prefix)
         for name in inferred.keys() & options.keys():
             raise TypeError(f"{name}: from_state_dict infers it from the mapping; it cannot be given")
-        layer = cls(w_ih.shape[1], hidden_size, **inferred, **options)
+        layer = cls(**inferred, **options)
         layer.load_state_dict(own)
         return layer
 
-    def __call__(self, x: ArrayLike, state: tuple[ArrayLike, ArrayLike] | None = None, *, lengths: Any = None) -> tuple[Array, State]:
+    def __call__(
+        self, x: ArrayLike, state: tuple[ArrayLike, ArrayLike] | None = None, *, lengths: Any = None
+    ) -> tuple[Array, State]:
         """Inference: y and the final state (hn, cn); nothing is saved.
 
-        x [T,B,I], [B,T,I] if batch_first, or [T,I] unbatched; state (h0, c0), each [1,B,H] ([1,H] unbatched), None: zeros.
-        TypeError, ValueError as in :mod:`lstm_fast.ops`; lists are converted to the layer's dtype, arrays never are.
+        x [T,B,I], [B,T,I] if batch_first, or [T,I] unbatched; state (h0, c0), each [1,B,H] ([1,H]
+        unbatched), None: zeros.
+        TypeError and ValueError as in :mod:`lstm_fast.ops`; lists are converted to the layer's dtype, arrays never are.
         """
         if lengths is not None:
             require_in_scope(lengths=lengths)
@@ -224,8 +173,8 @@ class LSTM:
     ) -> tuple[Array, State, LayerReserve]:
         """Training: as a call of the layer, and the reserve that :meth:`backward` takes.
 
-        y is read-only, since the reserve refers to it; x must not change until backward. The other options belong to later
-        versions and raise NotImplementedError.
+        y is read-only, since the reserve refers to it; x must not change until backward. The other options belong to
+        later versions and raise NotImplementedError.
         """
         require_in_scope(
             lengths=lengths, save=save, dropout_seed=dropout_seed, truncate=truncate, grad_clip=grad_clip, resets=resets
@@ -237,11 +186,14 @@ class LSTM:
         return y, state_n, LayerReserve(self, reserve, unbatched)
 
     def backward(
-        self, reserve: LayerReserve, dy: ArrayLike | None = None, dstate_n: tuple[ArrayLike | None, ArrayLike | None] | None = None
+        self,
+        reserve: LayerReserve,
+        dy: ArrayLike | None = None,
+        dstate_n: tuple[ArrayLike | None, ArrayLike | None] | None = None,
     ) -> Gradients:
         """Gradients of sum(y*dy) + sum(hn*dhn) + sum(cn*dcn), with dstate_n = (dhn, dcn); None stands for zeros.
 
-        They belong to what ``forward`` computed, even if parameters have changed since; a reserve can be used more than once.
+        They belong to what ``forward`` computed, even if parameters have changed since; a reserve can be used again.
         TypeError or ValueError if the reserve is not this layer's, or a shape or dtype differs from forward's.
         """
         if not isinstance(reserve, LayerReserve):
@@ -259,15 +211,15 @@ class LSTM:
         )
 
     def _array(self, value: ArrayLike, name: str) -> Array:
-        """Lists and numbers become arrays of the layer's dtype; whatever has a dtype of its own is left to the kernels' check."""
+        """Lists become arrays of the layer's dtype; an ndarray is left to the kernels' check."""
         if isinstance(value, np.ndarray):
             return value
         if value is None or hasattr(value, "dtype") or isinstance(value, (str, bytes)):
-            raise TypeError(f"{name}: expected a numpy.ndarray of {self.dtype} or a list of numbers, got {type(value).__name__}")
+            raise TypeError(f"{name}: expected an ndarray of {self.dtype} or a list, got {type(value).__name__}")
         try:
             return np.asarray(value, self.dtype)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"{name}: expected a list of numbers of equal lengths, got {type(value).__name__}: {error}") from None
+            raise type(error)(f"{name}: expected a list of numbers of equal lengths: {error}") from None
 
     def _time_major(self, array: Array, name: str, rank: int) -> Array:
         """[T,B,.] from what the user calls x or y; ValueError if it has another rank than ``rank``."""
@@ -284,7 +236,11 @@ class LSTM:
         return array.swapaxes(0, 1) if self.batch_first else array
 
     def _state_pair(
-        self, pair: tuple[ArrayLike | None, ArrayLike | None] | None, names: tuple[str, str], pair_name: str, unbatched: bool
+        self,
+        pair: tuple[ArrayLike | None, ArrayLike | None] | None,
+        names: tuple[str, str],
+        pair_name: str,
+        unbatched: bool,
     ) -> tuple[Array | None, Array | None]:
         """Two states as [1,B,H] arrays; None where there is none."""
         if pair is None:

@@ -3,9 +3,9 @@
 Shapes: x [T,B,I], h0 and c0 [B,H], w_ih [4H,I], w_hh [4H,H], b_ih and b_hh [4H], y [T,B,H]. Blocks of 4H rows are the
 gates i, f, g, o, as in PyTorch. All arrays are NumPy arrays of one dtype, float32 or float64, in any memory layout.
 
-Every function raises TypeError for anything that is not such an array, ValueError for shapes that disagree (both name the
-argument, what was wanted and what came), MemoryError when the result does not fit, and NotImplementedError for options that
-a later version brings. Formulas: PyTorch's ``nn.LSTM``.
+Every function raises TypeError for anything that is not such an array, ValueError for shapes that disagree (both name
+the argument, what was wanted and what came), MemoryError when the result does not fit, and NotImplementedError for
+options that a later version brings. Formulas: PyTorch's ``nn.LSTM``.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from . import _lstm_fast_core as _core
+from ._arguments import require_in_scope
 from ._lstm_fast_core import Reserve
-from ._scope import require_in_scope
 
 __all__ = ["Reserve", "lstm_backward", "lstm_cell", "lstm_forward"]
 
@@ -52,8 +52,8 @@ def lstm_backward(
 ) -> dict[str, Array]:
     """Gradients of sum(y*dy) + sum(hn*dhn) + sum(cn*dcn); None stands for zeros. dy [T,B,H], dhn and dcn [B,H].
 
-    Returns the gradients of x, h0, c0, w_ih, w_hh, and of b_ih and b_hh where forward had them, by these names. They belong
-    to what forward computed, even if the weights have changed since. A reserve can be used more than once.
+    Returns the gradients of x, h0, c0, w_ih, w_hh, and of b_ih and b_hh where forward had them, by these names. They
+    belong to what forward computed, even if the weights have changed since. A reserve can be used more than once.
     """
     if not isinstance(reserve, Reserve):
         raise TypeError(f"reserve: expected the Reserve of lstm_forward(save='gates'), got {type(reserve).__name__}")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from ._scope import require_in_scope
+from ._arguments import require_in_scope
 
 Array = NDArray[Any]
 

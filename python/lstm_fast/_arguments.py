@@ -1,0 +1,65 @@
+"""Checks of arguments that are not arrays, and the one list of what this version does not do yet."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+
+def integer(value: int, name: str, least: int) -> int:
+    """Value as an int; TypeError if it is none (a bool is none), ValueError below ``least``."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}, got {value}")
+    return int(value)
+
+
+def flag(value: bool, name: str) -> bool:
+    """Value as a bool; TypeError if it is none."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected a bool, got {type(value).__name__}")
+    return bool(value)
+
+
+def limit(value: float, name: str) -> float:
+    """Value as a float; TypeError if it is no number, ValueError if it is negative or NaN."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    if math.isnan(value) or value < 0:
+        raise ValueError(f"{name}: expected a number >= 0, got {value}")
+    return float(value)
+
+
+# Option: the values that this version takes.
+_SCOPE: dict[str, tuple[Any, ...]] = {
+    "num_layers": (1,),
+    "bidirectional": (False,),
+    "proj_size": (0,),
+    "dropout": (0.0,),
+    "dropout_seed": (None,),
+    "w_hr": (None,),
+    "lengths": (None,),
+    "reverse": (False,),
+    "save": ("gates", None),
+    "truncate": (None,),
+    "grad_clip": (None,),
+    "resets": (None,),
+    "num_threads": (1,),
+}
+
+
+def require_in_scope(**options: Any) -> None:
+    """Raise NotImplementedError if an option asks for what a later version brings."""
+    for name, value in options.items():
+        allowed = _SCOPE[name]
+        if value is None or isinstance(value, (bool, int, float, str)):
+            if value in allowed:
+                continue
+            if name == "save" and value != "lean":
+                raise ValueError(f"save: expected 'gates', 'lean' or None, got {value!r}")
+        given = repr(value) if np.isscalar(value) else type(value).__name__
+        choices = " or ".join(repr(choice) for choice in allowed)
+        raise NotImplementedError(f"{name}: this version takes {choices} only, got {given}")

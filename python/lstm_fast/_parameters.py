@@ -1,0 +1,70 @@
+"""Parameters under PyTorch's names: shapes, initial values, loading, and what a state_dict tells of its layer."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[Any]
+
+_NAME = re.compile(r"(?:weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_reverse)?")
+
+
+def initial_parameters(
+    input_size: int, hidden_size: int, bias: bool, dtype: np.dtype[Any], seed: int | None
+) -> dict[str, Array]:
+    """U(-1/sqrt(H), 1/sqrt(H)) for every parameter, biases too, drawn in PyTorch's order."""
+    rows = 4 * hidden_size
+    shapes: dict[str, tuple[int, ...]] = {"weight_ih_l0": (rows, input_size), "weight_hh_l0": (rows, hidden_size)}
+    if bias:
+        shapes |= {"bias_ih_l0": (rows,), "bias_hh_l0": (rows,)}
+    generator = np.random.default_rng(seed)
+    bound = 1 / math.sqrt(hidden_size)
+    return {name: generator.uniform(-bound, bound, shape).astype(dtype) for name, shape in shapes.items()}
+
+
+def load_parameters(parameters: Mapping[str, Array], mapping: Mapping[str, ArrayLike], strict: bool) -> None:
+    """Copy from mapping into parameters, all or nothing; ValueError and TypeError as LSTM.load_state_dict says."""
+    missing = [name for name in parameters if name not in mapping]
+    unknown = [name for name in mapping if name not in parameters]
+    if strict and (missing or unknown):
+        raise ValueError(f"mapping: expected {list(parameters)}; missing {missing}, unknown {unknown}")
+    arrays = {}
+    for name, parameter in parameters.items():
+        if name in missing:
+            continue
+        array = np.asarray(mapping[name])
+        if array.dtype != parameter.dtype and hasattr(mapping[name], "dtype"):
+            raise TypeError(f"{name}: expected dtype {parameter.dtype}, got {array.dtype}; convert it first")
+        if array.shape != parameter.shape:
+            raise ValueError(f"{name}: expected shape {parameter.shape}, got {array.shape}")
+        arrays[name] = array.astype(parameter.dtype)
+    for name, array in arrays.items():
+        parameters[name][...] = array
+
+
+def infer_options(mapping: Mapping[str, ArrayLike], prefix: str) -> tuple[dict[str, ArrayLike], dict[str, Any]]:
+    """The parameters under prefix, and the constructor's arguments that they tell; ValueError if there are none."""
+    own = {name[len(prefix) :]: value for name, value in mapping.items() if name.startswith(prefix)}
+    own = {name: value for name, value in own.items() if _NAME.fullmatch(name)}
+    if "weight_ih_l0" not in own or "weight_hh_l0" not in own:
+        found = sorted(name[: -len("weight_ih_l0")] for name in mapping if name.endswith("weight_ih_l0"))
+        raise ValueError(f"prefix: expected one that leads to weight_ih_l0, such as {found}, got {prefix!r}")
+    w_ih, w_hh = np.asarray(own["weight_ih_l0"]), np.asarray(own["weight_hh_l0"])
+    if w_ih.ndim != 2 or w_hh.ndim != 2 or w_ih.shape[0] % 4:
+        raise ValueError(f"weight_ih_l0: expected shape (4H, I) beside (4H, H), got {w_ih.shape}, {w_hh.shape}")
+    matches = [match for name in own if (match := _NAME.fullmatch(name))]
+    return own, {
+        "input_size": w_ih.shape[1],
+        "hidden_size": w_ih.shape[0] // 4,
+        "num_layers": 1 + max(int(match[1]) for match in matches),
+        "bias": "bias_ih_l0" in own,
+        "bidirectional": any(match[2] for match in matches),
+        "proj_size": w_hh.shape[1] if "weight_hr_l0" in own else 0,
+        "dtype": w_ih.dtype,
+    }
