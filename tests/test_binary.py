@@ -84,7 +84,9 @@ def test_no_sum_of_the_tile_is_spilled():
                 continue  # not a product, or the cell behind it
             tiles += 1
             stored = [i for i in loop if re.fullmatch(r"%[yz]mm\d+,-?(0x[0-9a-f]+)?\(%r[sb]p\)", i.operands)]
-            assert not stored, f"{name}: {stored}"
+            sums = 12 if namespace_of(name) == "avx2" else 24  # of a full tile: fewer stores than k steps are no sums
+            fmas = sum(m.startswith("vfmadd") for m in mnemonics)
+            assert len(stored) * sums <= fmas, f"{name}: {len(stored)} stores to the stack beside {fmas} fma"
     assert tiles >= 30, "the search finds no tiles"
 
 
