@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from .. import _lstm_fast_core as core
 
 SAMPLE_SECONDS = 2e-3  # shorter calls are repeated to this length: far above the clock's resolution and one interrupt
-MIN_ROUNDS, MAX_ROUNDS = 5, 15
+MIN_ROUNDS, MAX_ROUNDS = 5, 31
 PEAK_SECONDS = 0.05
 
 Call = Callable[[], object]
@@ -46,8 +46,9 @@ def alternate(calls: Mapping[str, Call], budget: float, on_round: Callable[[floa
             first = done % len(names)
             for name in names[first:] + names[:first]:
                 samples[name].append(_seconds(calls[name], repeats[name]))
-            on_round((done + 1) / MAX_ROUNDS)
-            if done + 1 >= MIN_ROUNDS and time.perf_counter() - start > budget:
+            spent = (time.perf_counter() - start) / budget if budget > 0 else math.inf
+            on_round(max((done + 1) / MAX_ROUNDS, min(1.0, spent, (done + 1) / MIN_ROUNDS)))
+            if done + 1 >= MIN_ROUNDS and spent >= 1:
                 break
     finally:
         if collecting:
