@@ -4,6 +4,7 @@ Environment: LSTM_FAST_WERROR=1 turns the warnings of our own C++ into errors (C
 """
 
 import os
+import sys
 from glob import glob
 
 import pybind11
@@ -41,7 +42,9 @@ extension = Pybind11Extension(
         *WARNINGS,
         *(["-Werror"] if os.environ.get("LSTM_FAST_WERROR") == "1" else []),
     ],
-    depends=sorted(glob("src/*.h") + glob("csrc/**/*.h", recursive=True)),
+    # Templates of the C++ library would be visible otherwise, and another module's could stand in for them.
+    extra_link_args=["-Wl,--version-script=src/exports.map"] if sys.platform == "linux" else [],
+    depends=sorted(["src/exports.map", *glob("src/*.h"), *glob("csrc/**/*.h", recursive=True)]),
 )
 # pybind11's own headers do not pass our warnings.
 extension.include_dirs.remove(pybind11.get_include())

@@ -211,8 +211,13 @@ class LSTM:
         )
 
     def _array(self, value: ArrayLike, name: str) -> Array:
-        """Lists become arrays of the layer's dtype; an ndarray is left to the kernels' check."""
+        """Lists become arrays of the layer's dtype, arrays never do; whatever else is left to the kernels' check."""
         if isinstance(value, np.ndarray):
+            if value.dtype != self.dtype and value.dtype in (np.float32, np.float64):
+                raise TypeError(
+                    f"{name}: expected dtype {self.dtype}, the layer's, got {value.dtype}; use "
+                    f"{name}.astype(np.{self.dtype}) or make the layer with dtype=np.{value.dtype}"
+                )
             return value
         if value is None or hasattr(value, "dtype") or isinstance(value, (str, bytes)):
             raise TypeError(f"{name}: expected an ndarray of {self.dtype} or a list, got {type(value).__name__}")
