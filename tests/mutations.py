@@ -27,9 +27,9 @@ from planted_defects import DEFECTS, Defect
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ["csrc", "src", "python", "tests", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"]
 # The tests that judge kernels, the quick ones first. Those of the command line, the bench and the demos are not asked.
-SUITE = ["test_layouts", "test_lstm", "test_reproducibility", "test_special_values", "test_math", "test_empty_problems"]
-SUITE += ["test_layers", "test_layer_calls", "test_bad_input", "test_dispatch", "test_binary", "test_guard_pages"]
-SUITE += ["test_layering", "test_reference"]
+SUITE = ["test_layouts", "test_lstm", "test_reproducibility", "test_special_values", "test_drawn_problems"]
+SUITE += ["test_math", "test_empty_problems", "test_layers", "test_layer_calls", "test_bad_input", "test_dispatch"]
+SUITE += ["test_binary", "test_guard_pages", "test_layering", "test_memory", "test_concurrency", "test_reference"]
 
 
 class Verdict(NamedTuple):
@@ -93,9 +93,11 @@ def test(tree: Path) -> Verdict:
     done = run(tree, *options, *(f"tests/{name}.py" for name in SUITE))
     if done.returncode == 0:
         return Verdict(False, "")
-    failed = re.search(r"^(FAILED|ERROR) (\S+)", done.stdout, re.M)
-    crashed = re.findall(r"^tests/(\S+) ", done.stdout, re.M)
-    return Verdict(True, failed[2] if failed else f"exit status {done.returncode} in {crashed[-1] if crashed else '?'}")
+    if failed := re.search(r"^(FAILED|ERROR) (\S+)", done.stdout, re.M):
+        return Verdict(True, failed[2])
+    crashed = re.search(r'File ".*(tests/test_\w+\.py)", line \d+ in (\w+)', done.stderr)  # faulthandler's stack
+    place = f"{crashed[1]}::{crashed[2]}" if crashed else "an unknown test"
+    return Verdict(True, f"{place}, exit status {done.returncode}")
 
 
 def texts_to_replace(tree: Path, defect: Defect) -> dict[Path, str]:

@@ -7,10 +7,6 @@ import pytest
 from judge import assert_all_same_bits, assert_same_bits
 from problems import PARAMETER_NAMES, draw, make_layer, solve, solve_layer
 
-hypothesis = pytest.importorskip("hypothesis", reason="hypothesis draws the strides")
-from hypothesis import given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
-
 ARRAYS = ("x", "h0", "c0", "w_ih", "w_hh", "b_ih", "b_hh", "dy", "dhn", "dcn")
 
 
@@ -107,34 +103,3 @@ def test_layouts_through_the_layer(layout, batch_first, problem):
     assert_same_bits(grads.x.transpose(turn), expected["dx"], "dx")
     for short, name in PARAMETER_NAMES.items():
         assert_same_bits(grads.parameters[name], expected[f"d{short}"], name)
-
-
-def scattered(value, axes, steps, gap):
-    """A view with these values whose memory runs through the axes in the given order, with these steps and a gap."""
-    room = np.full([value.shape[axis] * abs(steps[axis]) + gap for axis in axes], np.nan, value.dtype)
-    room = room.transpose(np.argsort(axes))
-    view = room[tuple(np.s_[: size * abs(step) : abs(step)] for size, step in zip(value.shape, steps, strict=True))]
-    view = view[tuple(np.s_[:: 1 if step > 0 else -1] for step in steps)]
-    view[...] = value
-    return view
-
-
-@st.composite
-def layouts(draw_from, problem):
-    """The same problem with every array in a layout of its own."""
-    changed = {}
-    for name, value in problem.arrays.items():
-        axes = tuple(draw_from(st.permutations(range(value.ndim))))
-        steps = tuple(draw_from(st.sampled_from([1, 1, 2, 3, -1, -2])) for _ in axes)
-        changed[name] = scattered(value, axes, steps, draw_from(st.integers(0, 3)))
-    return problem.replace(**changed)
-
-
-@settings(max_examples=60)
-@given(st.data())
-def test_any_strides(data):
-    shape = tuple(data.draw(st.sampled_from([1, 2, 3, 7, 8, 9, 16, 17])) for _ in range(4))
-    dense = draw(*shape, data.draw(st.sampled_from(["float32", "float64"])), seed=42)
-    spread = data.draw(layouts(dense))
-    assert_all_same_bits(spread.arrays, dense.arrays, "in the spread problem")
-    assert_all_same_bits(solve(spread), solve(dense), "of the spread problem")

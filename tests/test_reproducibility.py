@@ -21,6 +21,7 @@ SHAPES = [
     (12, 3, 17, 15),
     (130, 17, 33, 64),
     (700, 2, 7, 33),
+    (3, 400, 2, 9),
 ]
 WEIGHT_GRADIENTS = ("dw_ih", "dw_hh", "db_ih", "db_hh")  # sums over rows and steps: they depend on both by definition
 
