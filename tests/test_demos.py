@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from lstm_fast.demos import corpus, stock, text
+from lstm_fast.demos import corpus, stock, text, training
 from lstm_fast.demos.adam import BLOCK, Adam
 from lstm_fast.demos.corpus import UNKNOWN, Vocabulary
 from lstm_fast.demos.language_model import LanguageModel, log_softmax, sum_by_token
-from lstm_fast.demos.training import Recipe, streams, train
+from lstm_fast.demos.training import Recipe, streams
 
 # Short-term / long-term memory after each day, from zeros, as published with the weights.
 PUBLISHED = {
@@ -186,30 +187,52 @@ def characters() -> tuple[Vocabulary, corpus.Tokens, corpus.Tokens]:
 
 
 def test_training_is_deterministic(characters: tuple[Vocabulary, corpus.Tokens, corpus.Tokens]) -> None:
-    vocabulary, training, held_out = characters
+    vocabulary, tokens, held_out = characters
     runs = []
     for _ in range(2):
         model = LanguageModel(len(vocabulary), SMALL.embedding, SMALL.hidden, seed=5)
-        history = train(model, training, held_out, SMALL, seconds=60, seed=5, title="", unit="character")
-        written = model.generate(training[:20], 200, 1.0, np.random.default_rng(0))
+        history = training.train(model, tokens, held_out, SMALL, seconds=60, seed=5, title="", unit="character")
+        written = model.generate(tokens[:20], 200, 1.0, np.random.default_rng(0))
         runs.append((history.training, history.held_out, written))
     assert runs[0] == runs[1]
     assert UNKNOWN not in runs[0][2]
     assert {type(token) for token in runs[0][2]} == {int}
-    assert model.generate(training[:20], 20, 0.0, np.random.default_rng(0)) == model.generate(
-        training[:20], 20, 0.0, np.random.default_rng(1)
+    assert model.generate(tokens[:20], 20, 0.0, np.random.default_rng(0)) == model.generate(
+        tokens[:20], 20, 0.0, np.random.default_rng(1)
     )
 
 
-def test_training_keeps_its_time(characters: tuple[Vocabulary, corpus.Tokens, corpus.Tokens]) -> None:
-    vocabulary, training, held_out = characters
-    model = LanguageModel(len(vocabulary), SMALL.embedding, SMALL.hidden)
-    endless = Recipe(**{**vars(SMALL), "steps": 10**6})
-    history = train(model, training, held_out, endless, seconds=1.0, seed=0, title="", unit="character")
-    assert history.cut_short
-    assert 0 < history.steps == len(history.training)
-    assert history.seconds < 10
-    assert history.held_out[-1][0] == history.training[-1][0]
+class SlowClock:
+    """Stands for the module time: a tenth of a second passes with every look."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        self.now += 0.1
+        return self.now
+
+
+def test_training_keeps_its_time_and_can_be_repeated(
+    characters: tuple[Vocabulary, corpus.Tokens, corpus.Tokens], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vocabulary, tokens, held_out = characters
+
+    def run(steps: int, seconds: float) -> training.History:
+        model = LanguageModel(len(vocabulary), SMALL.embedding, SMALL.hidden)
+        recipe = replace(SMALL, steps=steps)
+        return training.train(model, tokens, held_out, recipe, seconds=seconds, seed=0, title="", unit="character")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "time", SlowClock())
+        fewer = run(1000, 6.0)
+        patch.setattr(training, "time", SlowClock())
+        stopped = run(1000, 0.5)
+    assert training.WARM_UP < fewer.steps == fewer.planned < 60
+    assert fewer.seconds < 7
+    assert run(fewer.steps, 1e9).training == fewer.training
+    assert stopped.steps < 10 < stopped.planned
+    assert stopped.held_out[-1][0] == stopped.training[-1][0]
 
 
 def test_text_quick_beats_guessing_by_frequency() -> None:

@@ -35,7 +35,7 @@ def _topics() -> dict[str, str]:
         content: Any = importlib.import_module(SOURCE).topics
     except (ImportError, AttributeError) as error:
         raise ValueError(f"this Python comes without {SOURCE} ({error}); {advice}") from None
-    # A dict of strings from Python 3.0 to 3.14 at least; lines in a sequence cost nothing to understand too.
+    # A dict of strings in every Python so far; a sequence of lines costs nothing to understand too.
     pairs: Iterable[tuple[Any, Any]] = content.items() if isinstance(content, Mapping) else ()
     found = {str(name): text if isinstance(text, str) else "\n".join(text) for name, text in pairs}
     if not found:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .. import LSTM
+from .. import LSTM, Gradients
 from .corpus import UNKNOWN, Tokens
 
 Array = NDArray[Any]
@@ -38,7 +38,7 @@ class Step(NamedTuple):
 
     loss: float  # mean over the chunk's predictions, nats
     state: State  # after the chunk
-    gradients: Any  # lstm_fast.Gradients; .parameters has the names of LanguageModel.parameters
+    gradients: Gradients  # .parameters has the names of LanguageModel.parameters
 
 
 class LanguageModel:
@@ -47,7 +47,7 @@ class LanguageModel:
     def __init__(
         self, vocabulary: int, embedding: int, hidden: int, *, dtype: DTypeLike = np.float32, seed: int = 0
     ) -> None:
-        draw = np.random.default_rng(seed)
+        draw = np.random.default_rng([seed, 1])  # another stream than the layer's
         self.layer = LSTM(embedding, hidden, dtype=dtype, seed=seed)
         self.embedding: Array = draw.standard_normal((vocabulary, embedding)).astype(dtype)
         self.weight: Array = (draw.standard_normal((vocabulary, hidden)) / hidden**0.5).astype(dtype)

@@ -21,7 +21,7 @@ from .training import History, Recipe, train
 TARGET = 2.0  # held-out nats a character
 WORDS = 2000  # vocabulary of the word model: the corpus shows rarer words fewer than three times
 START = "The object "
-PROMPTS = ("the object is", "the value of the", "raise an")
+PROMPTS = ("the object is", "if no exception is", "the with", "called to implement the built-in")
 
 
 class Level(NamedTuple):
@@ -49,7 +49,7 @@ LEVELS = {
         corpus.words_of_prose,
         WORDS,
         Recipe(steps=500, hidden=256, embedding=128, chunk=32, rate=8e-3, dropout=0.5),
-        Recipe(steps=60, hidden=64, embedding=64, chunk=16, rate=1e-2),
+        Recipe(steps=100, hidden=96, embedding=64, chunk=16, rate=1.5e-2),
         1.0,  # of what is left
     ),
 }
@@ -86,10 +86,13 @@ def study(level: Level, text: Corpus, recipe: Recipe, *, seconds: float, seed: i
     )
     title = f"{unit}s"
     history = train(model, training, held_out, recipe, seconds=seconds, seed=seed, title=title, unit=unit)
-    seen = history.training[-1][0]
-    print(f"{seen:,} {unit}s in {history.seconds:.1f} s: {seen / history.seconds:,.0f} {unit}s per second")
-    if history.cut_short:
-        print(f"Stopped early for want of time; --steps {history.steps} --seed {seed} repeats this run bit by bit")
+    print(
+        f"{history.training[-1][0]:,} {unit}s in {history.seconds:.1f} s; {history.speed:,.0f} a second while learning"
+    )
+    if history.steps < history.planned:
+        print(f"The time was over after {history.steps} of {history.planned} steps")
+    elif history.steps < recipe.steps:
+        print(f"The time allowed {history.steps} steps; with --steps {history.steps} this run repeats bit by bit")
     return Student(model, vocabulary, history, guessing)
 
 

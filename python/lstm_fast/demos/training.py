@@ -39,9 +39,19 @@ class History:
 
     training: list[tuple[int, float]] = field(default_factory=list)  # each step
     held_out: list[tuple[int, float]] = field(default_factory=list)  # each evaluation
-    steps: int = 0
+    planned: int = 0  # steps; fewer than the recipe's when these would have taken too long
     seconds: float = 0.0
-    cut_short: bool = False  # fewer steps than the recipe's, for want of time
+    judging: float = 0.0  # of the seconds, those of the evaluations
+
+    @property
+    def steps(self) -> int:
+        """Steps done; fewer than planned when the time was over before."""
+        return len(self.training)
+
+    @property
+    def speed(self) -> float:
+        """Tokens a second while learning."""
+        return self.training[-1][0] / (self.seconds - self.judging)
 
 
 def streams(tokens: Tokens, batch: int, chunk: int, draw: np.random.Generator) -> Iterator[tuple[Tokens, bool]]:
@@ -62,9 +72,10 @@ def streams(tokens: Tokens, batch: int, chunk: int, draw: np.random.Generator) -
 
 
 def schedule(step: int, steps: int) -> float:
-    """Share of the highest learning rate: a linear rise, then half a cosine down to a fiftieth."""
-    rise = min(1.0, (step + 1) / WARM_UP)
-    return rise * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+    """Share of the highest learning rate: a linear rise, whatever ``steps``, then half a cosine to a fiftieth."""
+    if step < WARM_UP:
+        return (step + 1) / WARM_UP
+    return 0.51 + 0.49 * math.cos(math.pi * (step - WARM_UP) / (steps - WARM_UP))
 
 
 def train(
@@ -84,38 +95,36 @@ def train(
     first steps show that the recipe's number would take too long, a smaller one is planned and reported.
     """
     begin = time.perf_counter()
-    draw = np.random.default_rng(seed)
+    draw = np.random.default_rng([seed, 2])  # another stream than the model's
     adam = Adam(model.parameters)
-    history = History()
+    history = History(planned=recipe.steps)
     state = model.zero_state(recipe.batch)
-    steps, step, recent = recipe.steps, 0, math.nan
-    with Progress(title, steps) as bar:
-        for chunk, anew in streams(tokens, recipe.batch, recipe.chunk, draw):
+    recent = math.nan
+    with Progress(title, recipe.steps) as bar:
+        for step, (chunk, anew) in enumerate(streams(tokens, recipe.batch, recipe.chunk, draw)):
             if anew:
                 state = model.zero_state(recipe.batch)
             loss, state, gradients = model.gradients(chunk, state, recipe.dropout, draw)
             clip_grad_norm(gradients, recipe.max_norm)
-            adam.step(gradients.parameters, recipe.rate * schedule(step, steps))
-            step += 1
+            adam.step(gradients.parameters, recipe.rate * schedule(step, history.planned))
 
-            seen = step * recipe.batch * recipe.chunk
-            elapsed = time.perf_counter() - begin
-            recent = loss if step == 1 else 0.95 * recent + 0.05 * loss
+            done = step + 1
+            seen = done * recipe.batch * recipe.chunk
             history.training.append((seen, loss))
-            bar.move(step, f"loss {recent:.3f}  {seen / elapsed:,.0f} {unit}s/s")
-            if step == WARM_UP and elapsed / step * steps > 0.9 * seconds:
-                steps = bar.total = max(step + 1, int(0.9 * seconds / elapsed * step))
-                bar.note(f"{recipe.steps} steps would take {elapsed / step * recipe.steps:.0f} s: planning {steps}")
-            out_of_time = elapsed > seconds
-            if step == steps or out_of_time or step % max(1, steps // EVALUATIONS) == 0:
+            history.seconds = time.perf_counter() - begin
+            recent = loss if step == 0 else 0.95 * recent + 0.05 * loss
+            bar.move(done, f"loss {recent:.3f}  {history.speed:,.0f} {unit}s/s")
+            if done == WARM_UP and history.seconds / done * recipe.steps > 0.9 * seconds:
+                history.planned = bar.total = max(done + 1, int(0.9 * seconds / history.seconds * done))
+                bar.note(f"{recipe.steps} steps would take too long: {history.planned} are planned now")
+            over = done == history.planned or history.seconds > seconds
+            if over or done % max(1, history.planned // EVALUATIONS) == 0:
                 history.held_out.append((seen, model.held_out_loss(held_out)))
-                bar.note(
-                    f"  {seen:>10,} {unit}s  loss {recent:.3f}  held out {history.held_out[-1][1]:.3f}"
-                    f"  {elapsed:5.1f} s"
-                )
-            if step == steps or out_of_time:
+                now = time.perf_counter() - begin
+                history.judging += now - history.seconds
+                history.seconds = now
+                report = f"training loss {recent:.3f}  held-out loss {history.held_out[-1][1]:.3f}"
+                bar.note(f"  {seen:>10,} {unit}s  {report}  {now:5.1f} s")
+            if over:
                 break
-    history.steps = step
-    history.cut_short = step < recipe.steps
-    history.seconds = time.perf_counter() - begin
     return history
