@@ -19,7 +19,7 @@ from .language_model import LanguageModel
 from .training import History, Recipe, train
 
 TARGET = 2.0  # held-out nats a character
-WORDS = 2000  # vocabulary of the word model: the corpus shows rarer words fewer than three times
+WORDS = 2000  # vocabulary of the word model, of about 3100; the others occur once, too seldom to be learned
 START = "The object "
 PROMPTS = ("the object is", "if no exception is", "the with", "called to implement the built-in")
 
@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lstm-fast demo text",
         description="Train a language model on the documentation that comes with Python, then let it write. "
-        "The same seed and the same number of steps give the same bits.",
+        "The same seed and number of steps give the same bits, with the same NumPy on the same machine.",
     )
     add = parser.add_argument
     add("--level", choices=(*LEVELS, "both"), default="both", help="what a token is; default both, one after the other")

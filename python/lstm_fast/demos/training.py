@@ -91,7 +91,8 @@ def train(
 ) -> History:
     """Train ``model`` in place for ``recipe.steps`` steps, or for as many as ``seconds`` allow.
 
-    The number of steps decides everything but the time: the same seed and the same number give the same bits. When the
+    The number of steps decides everything but the time: the same seed and number give the same bits (as far as
+    NumPy's matrix products do, which may change with its BLAS, the machine and the number of threads). When the
     first steps show that the recipe's number would take too long, a smaller one is planned and reported.
     """
     begin = time.perf_counter()
