@@ -1,5 +1,6 @@
 // Preloaded by test_guard_pages.py: while it is on, every large allocation of the process stands between two pages that
-// may not be touched, filled with NaN, its end (mode 1) or its start (mode 2) at the page's edge. Freed pages are closed too.
+// may not be touched, filled with NaN, its end (mode 1) or its start (mode 2) at the page's edge. Freed pages are
+// closed too.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stddef.h>
@@ -42,7 +43,8 @@ static void* guarded_alloc(size_t alignment, size_t size) {
   const size_t at = __atomic_fetch_add(&used, whole, __ATOMIC_RELAXED);
   if (alignment > page || size > arena_bytes / 2 || at + whole > arena_bytes) return NULL;
   char* base = arena + at;
-  if (mprotect(base, page, PROT_READ | PROT_WRITE) || mprotect(base + 2 * page, body, PROT_READ | PROT_WRITE)) return NULL;
+  if (mprotect(base, page, PROT_READ | PROT_WRITE) || mprotect(base + 2 * page, body, PROT_READ | PROT_WRITE))
+    return NULL;
   char* start = base + 2 * page;
   if (__atomic_load_n(&mode, __ATOMIC_RELAXED) == 1) start += (body - size) / alignment * alignment;
   ((size_t*)base)[0] = size;
@@ -77,8 +79,10 @@ void* calloc(size_t n, size_t size) {
 
 void free(void* p) {
   const int error = errno;
-  if (guarded(p)) guarded_free(p);
-  else __libc_free(p);
+  if (guarded(p))
+    guarded_free(p);
+  else
+    __libc_free(p);
   errno = error;
 }
 
