@@ -4,6 +4,7 @@ Environment: LSTM_FAST_WERROR=1 turns the warnings of our own C++ into errors (C
 """
 
 import os
+import shutil
 import sys
 from glob import glob
 
@@ -18,15 +19,15 @@ WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wconversion"]
 class BuildExt(build_ext):
     """Says what is missing when there is no C++ compiler."""
 
-    def build_extension(self, ext: Pybind11Extension) -> None:
-        """Build ext, or fail with one clear sentence."""
-        try:
-            super().build_extension(ext)
-        except CompileError as error:
+    def build_extensions(self) -> None:
+        """Build, or fail with one clear sentence before anything is compiled."""
+        compiler = self.compiler.compiler_cxx[0]
+        if shutil.which(compiler) is None:
             raise CompileError(
-                f"lstm_fast needs a C++20 compiler (GCC 11, Clang 14 or later) and the Python headers ({error}). "
+                f"lstm_fast needs a C++20 compiler (GCC 11, Clang 14 or later); there is no {compiler!r}. "
                 "On Debian or Ubuntu: apt-get install g++ python3-dev. Set CXX to choose another compiler."
-            ) from error
+            )
+        super().build_extensions()
 
 
 extension = Pybind11Extension(
