@@ -48,6 +48,7 @@ struct Shape {
   index P = 0;
   int layers = 1;
   int directions = 1;
+  bool reverse = false;  // of a single direction: from every row's last step to its first
 };
 
 // A [T,B,width] input whose rows are dense: element (t,b,k) is data[t*t_stride + b*b_stride + k]. Strides may be 0 or
@@ -82,7 +83,16 @@ struct Poll {
   void* context = nullptr;
 };
 
-class Team;  // the thread team; null: the caller works alone
+// Between layers, in training: see dropout.h.
+struct Dropout {
+  double p = 0;  // 0..1
+  std::uint64_t seed = 0;
+};
+
+// Work is split into outputs among threads, sums never.
+struct Range {
+  index begin, end;
+};
 
 template <class T>
 struct ForwardArgs {
@@ -91,12 +101,13 @@ struct ForwardArgs {
   const T* h0;
   const T* c0;
   const Weights<T>* weights;  // [L*D]
-  const index* lengths;       // [B], null: every row has T steps
+  const index* lengths;       // [B], each 0..T, in any order; null: every row has T steps
   T* y;
   T* hn;
   T* cn;
   std::byte* reserve;  // reserve_bytes(), aligned to reserve_alignment; null: inference
-  Team* team;
+  Dropout dropout;     // p = 0 in inference
+  int threads;         // at most so many, the caller included
   Poll poll;
 };
 
@@ -114,7 +125,8 @@ struct BackwardArgs {
   T* dh0;
   T* dc0;
   const WeightGradients<T>* weights;  // [L*D]
-  Team* team;
+  Dropout dropout;
+  int threads;
   Poll poll;
 };
 
@@ -122,6 +134,8 @@ struct BackwardArgs {
 template <class T>
 struct StatesArgs {
   Shape shape;
+  const index* lengths;
+  bool dropout;
   const std::byte* reserve;
   int layer;
   int direction;
@@ -133,7 +147,7 @@ inline constexpr std::size_t reserve_alignment = 64;
 
 // Bytes of the reserve; throws std::bad_alloc when they exceed the address space.
 template <class T>
-std::size_t reserve_bytes(const Isa& isa, Cell cell, const Shape& shape);
+std::size_t reserve_bytes(const Isa& isa, Cell cell, const Shape& shape, const index* lengths, bool dropout);
 
 // Both return false if `poll` asked to stop: outputs are then undefined. They throw std::bad_alloc before any work,
 // never later. A reserve belongs to the instruction set that wrote it.

@@ -82,4 +82,31 @@ std::optional<py::array> require_optional(const py::handle& value, const char* n
   return require(value, name, wanted, code, like, dense);
 }
 
+Dims require_lengths(const py::object& lengths, index B, index T) {
+  const bool listed = py::isinstance<py::list>(lengths) || py::isinstance<py::tuple>(lengths);
+  if (!listed && !is_plain_array(lengths)) {
+    throw py::type_error("lengths: expected an array of integers, got " + type_name(lengths));
+  }
+  const py::array given = py::array::ensure(lengths);
+  if (!given) {
+    PyErr_Clear();
+    throw py::type_error("lengths: expected integers of one dimension");
+  }
+  if (given.size() > 0 && given.dtype().kind() != 'i' && given.dtype().kind() != 'u') {
+    throw py::type_error("lengths: expected an integer dtype, got " + std::string(py::str(given.dtype())));
+  }
+  if (given.ndim() != 1 || given.shape(0) != B) {
+    throw py::value_error("lengths: expected shape " + shape_text(Dims{B}) + ", got " + shape_text(given));
+  }
+  const auto integers = py::array_t<index, py::array::c_style | py::array::forcecast>::ensure(given);
+  Dims found(integers.data(), integers.data() + B);
+  for (std::size_t row = 0; row < found.size(); ++row) {
+    if (found[row] < 0 || found[row] > T) {
+      throw py::value_error("lengths: expected each in 0.." + std::to_string(T) + ", got " +
+                            std::to_string(found[row]) + " at row " + std::to_string(row));
+    }
+  }
+  return found;
+}
+
 }  // namespace lstm_fast::python

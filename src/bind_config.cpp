@@ -1,6 +1,7 @@
 // Instruction sets, the FMA peak, the compiler.
 #include <pybind11/stl.h>
 
+#include <atomic>
 #include <stdexcept>
 
 #include "bindings.h"
@@ -11,6 +12,8 @@ namespace lstm_fast::python {
 namespace py = pybind11;
 
 namespace {
+
+std::atomic<int> chosen_threads{1};
 
 double peak(const std::string& dtype, double seconds) {
   if (dtype != "float32" && dtype != "float64") {
@@ -30,7 +33,11 @@ const char* compiler() {
 
 }  // namespace
 
+int num_threads() { return chosen_threads.load(std::memory_order_relaxed); }
+
 void bind_config(py::module_& module) {
+  module.def("num_threads", num_threads);
+  module.def("set_num_threads", [](int n) { chosen_threads.store(n, std::memory_order_relaxed); }, py::arg("n"));
   module.def("isa", [] { return isa_name(active_isa()); });
   module.def("set_isa", [](const std::string& name) { set_isa(name); }, py::arg("name"));
   module.def("isas_built", isas_built);

@@ -5,6 +5,8 @@
 
 namespace lstm_fast::python {
 
+int num_threads();  // as set from Python
+
 void bind_lstm(pybind11::module_& module);
 void bind_config(pybind11::module_& module);
 

@@ -9,7 +9,38 @@ class Reserve:
     def nbytes(self) -> int: ...
     @property
     def isa(self) -> str: ...
-    def states(self) -> tuple[Array, Array]: ...
+    @property
+    def biases(self) -> tuple[bool, bool]: ...
+    def states(self, layer: int, direction: int) -> tuple[Array, Array]: ...
+
+class Form:
+    layer: Form
+    stack: Form
+    cell: Form
+
+def lstm_forward(
+    x: object,
+    h0: object,
+    c0: object,
+    weights: list[tuple[object, object, object, object, object]],
+    lengths: object,
+    layers: int,
+    directions: int,
+    reverse: bool,
+    save: bool,
+    dropout: float,
+    seed: int,
+    form: Form,
+) -> tuple[Array, Array, Array, Reserve | None]: ...
+def lstm_backward(
+    reserve: Reserve, dy: object, dhn: object, dcn: object
+) -> tuple[Array, Array, Array, list[tuple[Array, Array, Array | None, Array | None]]]: ...
+def num_threads() -> int: ...
+def set_num_threads(n: int) -> None: ...
+def isa(self) -> str: ...
+    @property
+    def biases(self) -> tuple[bool, bool]: ...
+    def states(self, layer: int, direction: int) -> tuple[Array, Array]: ...
 
 class Form:
     layer: Form

@@ -281,11 +281,7 @@ class LSTM:
             x,
             h0,
             c0,
-            p["weight_ih_l0"],
-            p["weight_hh_l0"],
-            p.get("bias_ih_l0"),
-            p.get("bias_hh_l0"),
-            save,
+            [(p["weight_ih_l0"], p["weight_hh_l0"], p.get("bias_ih_l0"), p.get("bias_hh_l0"), None)], None, 1, 1, False, save, 0.0, 0,
             _core.Form.stack,
         )
         if unbatched:
