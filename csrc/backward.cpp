@@ -31,11 +31,11 @@ class BackwardPass {
   }
 
   // Runs in every participant.
-  void operator()(Company& company, const Crew& everybody) {
+  void operator()(Company& company, Crew& everybody) {
     for (int layer = plan_.shape.layers - 1; layer >= 0; --layer) {
       if (plan_.split_directions && everybody.size() > 1) {
         int direction = 0;
-        const Crew crew = company.half(everybody, &direction);
+        Crew crew = company.half(everybody, &direction);
         run_direction(company, everybody, crew, layer, direction, direction);
       } else {
         for (int direction = 0; direction < plan_.shape.directions; ++direction) {
@@ -88,8 +88,7 @@ class BackwardPass {
     return {between_[(layer + 1) % 2], plan_.shape.B * plan_.width, plan_.width};
   }
 
-  void run_direction(Company& company, const Crew& everybody, const Crew& crew, int layer, int direction,
-                     int workspace) const {
+  void run_direction(Company& company, Crew& everybody, Crew& crew, int layer, int direction, int workspace) const {
     const LayerKernels<T>& kernels = plan_.kernels;
     const Schedule& schedule = plan_.schedule;
     const Geometry<T> g = plan_.geometry(layer);
@@ -229,7 +228,8 @@ bool backward(const Isa& isa, Cell cell, const BackwardArgs<T>& args) {
   const Plan<T> plan(isa, cell, args.shape, args.lengths, args.threads);
   BackwardPass<T> pass(plan, args);
   Company company(plan.threads, args.poll);
-  company.run(pass);
+  const int used = company.run(pass);
+  if (args.threads.used) *args.threads.used = used;
   return !company.stopped();
 }
 

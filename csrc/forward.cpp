@@ -36,11 +36,11 @@ class ForwardPass {
   }
 
   // Runs in every participant.
-  void operator()(Company& company, const Crew& everybody) {
+  void operator()(Company& company, Crew& everybody) {
     for (int layer = 0; layer < plan_.shape.layers; ++layer) {
       if (plan_.split_directions && everybody.size() > 1) {
         int direction = 0;
-        const Crew crew = company.half(everybody, &direction);
+        Crew crew = company.half(everybody, &direction);
         run_direction(company, everybody, crew, layer, direction, direction);
       } else {
         for (int direction = 0; direction < plan_.shape.directions; ++direction) {
@@ -71,8 +71,7 @@ class ForwardPass {
     return {data, plan_.shape.B * plan_.width, plan_.width};
   }
 
-  void run_direction(Company& company, const Crew& everybody, const Crew& crew, int layer, int direction,
-                     int workspace) const {
+  void run_direction(Company& company, Crew& everybody, Crew& crew, int layer, int direction, int workspace) const {
     const LayerKernels<T>& kernels = plan_.kernels;
     const Schedule& schedule = plan_.schedule;
     const Geometry<T> g = plan_.geometry(layer);
@@ -115,7 +114,7 @@ class ForwardPass {
         .unit_stride = g.unit_stride,
         .h_stride = g.h_stride,
         .x_rows = work.x_rows,
-        .y_rows = work.y_rows,
+        .y_rows = nullptr,
         .w_ih = work.w_ih,
         .w_hh = work.w_hh,
         .w_hr = w.w_hr ? work.w_hr : nullptr,
@@ -127,6 +126,7 @@ class ForwardPass {
         .save = saves(),
     };
     for (const Span& span : schedule.spans()) {
+      T** const y_rows = work.y_rows[(&span - schedule.spans().data()) % 2];
       index row = 0;
       for (index s = 0; s < span.steps; ++s) {
         const index step = span.step + s;
@@ -138,12 +138,13 @@ class ForwardPass {
           const index t = plan_.time(direction, step, b);
           const index original = schedule.original(b);
           work.x_rows[row + b] = x.data + t * x.t_stride + original * x.b_stride;
-          work.y_rows[row + b] = y + (t * g.B + original) * plan_.width;
+          y_rows[row + b] = y + (t * g.B + original) * plan_.width;
         }
         row += active;
       }
       first_row[span.steps] = row;
       chunk.steps = span.steps;
+      chunk.y_rows = y_rows;
       chunk.gates = saves() ? reserve.gates + span.first_row * g.gate_stride : work.gates;
       for (int parity = 0; parity < 2; ++parity) {
         chunk.h[parity] = work.h[(span.step + parity) % 2];
@@ -189,7 +190,7 @@ class ForwardPass {
 template <class T>
 std::size_t reserve_bytes(const Isa& isa, Cell cell, const Shape& shape, const index* lengths, bool dropout) {
   Arena arena(nullptr);
-  StackReserve<T>(arena, Plan<T>(isa, cell, shape, lengths, 1), dropout);
+  StackReserve<T>(arena, Plan<T>(isa, cell, shape, lengths, {}), dropout);
   return arena.used();
 }
 
@@ -198,13 +199,14 @@ bool forward(const Isa& isa, Cell cell, const ForwardArgs<T>& args) {
   const Plan<T> plan(isa, cell, args.shape, args.lengths, args.threads);
   ForwardPass<T> pass(plan, args);
   Company company(plan.threads, args.poll);
-  company.run(pass);
+  const int used = company.run(pass);
+  if (args.threads.used) *args.threads.used = used;
   return !company.stopped();
 }
 
 template <class T>
 void states(const Isa& isa, Cell cell, const StatesArgs<T>& args) {
-  const Plan<T> plan(isa, cell, args.shape, args.lengths, 1);
+  const Plan<T> plan(isa, cell, args.shape, args.lengths, {});
   Arena arena(const_cast<std::byte*>(args.reserve));  // read only
   const StackReserve<T> stack(arena, plan, args.dropout);
   const DirectionReserve<T>& reserve = stack.of(args.shape, args.layer, args.direction);

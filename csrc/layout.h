@@ -176,7 +176,7 @@ struct ForwardWorkspace {
   T** h_rows[2];
   T* u;
   const T** x_rows;
-  T** y_rows;
+  T** y_rows[2];     // of chunks in turn: a slower thread may still write through those of the chunk before
   index* first_row;  // [threads][steps+1]
   index* c_row;
   T* gates;  // of one chunk; unused in training, where the reserve has all
@@ -190,7 +190,7 @@ struct ForwardWorkspace {
         h_rows{arena.take<T*>({g.B}), arena.take<T*>({g.B})},
         u(arena.take<T>({g.P > 0 ? g.B : 0, g.unit_stride})),
         x_rows(arena.take<const T*>({g.chunk_rows})),
-        y_rows(arena.take<T*>({g.chunk_rows})),
+        y_rows{arena.take<T*>({g.chunk_rows}), arena.take<T*>({g.chunk_rows})},
         first_row(arena.take<index>({threads, g.chunk_steps + 1})),
         c_row(arena.take<index>({threads, g.chunk_steps + 1})),
         gates(arena.take<T>({save ? 0 : g.chunk_rows, g.gate_stride})),

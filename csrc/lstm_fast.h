@@ -77,6 +77,15 @@ struct WeightGradients {
   T* w_hr;
 };
 
+// How many threads a call may use, the caller included, and how much work each must get: a call of few flops is faster
+// alone than with a team that must be woken and waited for. Results do not depend on either.
+struct Threads {
+  int most = 1;
+  double least_flops = 3e6;        // of a call that wakes the team
+  double least_chunk_flops = 4e5;  // of each thread in every chunk of time
+  int* used = nullptr;             // out, if not null
+};
+
 // Called by the calling thread between chunks of work; true asks to stop.
 struct Poll {
   bool (*stop)(void* context) = nullptr;
@@ -107,7 +116,7 @@ struct ForwardArgs {
   T* cn;
   std::byte* reserve;  // reserve_bytes(), aligned to reserve_alignment; null: inference
   Dropout dropout;     // p = 0 in inference
-  int threads;         // at most so many, the caller included
+  Threads threads;
   Poll poll;
 };
 
@@ -126,7 +135,7 @@ struct BackwardArgs {
   T* dc0;
   const WeightGradients<T>* weights;  // [L*D]
   Dropout dropout;
-  int threads;
+  Threads threads;
   Poll poll;
 };
 

@@ -18,14 +18,14 @@ struct Plan {
   bool split_directions;  // one crew for each
   index Ho, width;        // of h, of y
 
-  Plan(const Isa& isa, Cell cell, const Shape& s, const index* lengths, int most_threads)
+  Plan(const Isa& isa, Cell cell, const Shape& s, const index* lengths, const Threads& wanted)
       : kernels(isa.kernels<T>().of(cell)),
         shape(s),
         schedule(s, lengths),
         Ho(s.P > 0 ? s.P : s.H),
         width(s.directions * Ho) {
     product_of({s.layers, s.directions, 2, std::max<index>(width, 1), std::max<index>(s.B, 1)});
-    threads = useful_threads(most_threads);
+    threads = useful_threads(wanted);
     split_directions = s.directions == 2 && threads > 1;
   }
 
@@ -40,35 +40,37 @@ struct Plan {
 
  private:
   // A participant must have several barriers' worth of work in every chunk, and waking the team must pay.
-  int useful_threads(int most) const {
-    constexpr double flops_to_wake = 3e6;
-    constexpr double flops_a_chunk = 4e5;
+  int useful_threads(const Threads& wanted) const {
     const double flops_a_row = 8.0 * static_cast<double>(shape.H) * static_cast<double>(Ho + shape.I);
     const double all = flops_a_row * static_cast<double>(schedule.rows()) * shape.layers * shape.directions;
-    if (all < flops_to_wake) return 1;
+    if (all < wanted.least_flops) return 1;
+    if (wanted.least_chunk_flops <= 0) return std::max(1, wanted.most);
     const double chunk = flops_a_row * static_cast<double>(schedule.most_rows()) * shape.directions;
-    return std::max(1, static_cast<int>(std::min<double>(most, chunk / flops_a_chunk)));
+    return std::max(1, static_cast<int>(std::min<double>(wanted.most, chunk / wanted.least_chunk_flops)));
   }
 };
 
 // The participants of one call: all of them, and the crews that the directions are given to.
 class Company {
  public:
-  Company(int threads, const Poll& poll) : threads_(threads), poll_(poll), all_(threads), halves_{Crew::Shared(threads), Crew::Shared(threads)} {}
+  Company(int threads, const Poll& poll)
+      : threads_(threads), poll_(poll), all_(threads), halves_{Crew::Shared(threads), Crew::Shared(threads)} {}
 
   bool stopped() const { return stop_.load(std::memory_order_relaxed); }
 
+  // Runs work(company, crew) in every participant; returns how many there were.
   template <class Work>
-  void run(Work& work) {
+  int run(Work& work) {
     struct Call {
       Company* company;
       Work* work;
     } call{this, &work};
-    run_team(
+    return run_team(
         threads_,
         [](void* context, int id, int size) {
           auto& c = *static_cast<Call*>(context);
-          (*c.work)(*c.company, Crew(id, size, &c.company->all_));
+          Crew everybody(id, size, &c.company->all_);
+          (*c.work)(*c.company, everybody);
         },
         &call);
   }
@@ -82,7 +84,7 @@ class Company {
   }
 
   // Barrier of a crew, at which all of it learn whether the call is to stop. Only the calling thread asks.
-  bool halted(const Crew& everybody, const Crew& crew) {
+  bool halted(const Crew& everybody, Crew& crew) {
     if (everybody.leads() && poll_.stop && poll_.stop(poll_.context)) stop_.store(true, std::memory_order_relaxed);
     return crew.agree(stopped());
   }

@@ -130,10 +130,14 @@ void Barrier::wait(int id, int size) {
   }
 }
 
-void run_team(int wanted, void (*work)(void* context, int id, int size), void* context) {
-  if (wanted <= 1) return work(context, 0, 1);
+int run_team(int wanted, void (*work)(void* context, int id, int size), void* context) {
+  const auto alone = [=] {
+    work(context, 0, 1);
+    return 1;
+  };
+  if (wanted <= 1) return alone();
   Team& crew = team();
-  if (crew.busy.test_and_set(std::memory_order_acquire)) return work(context, 0, 1);
+  if (crew.busy.test_and_set(std::memory_order_acquire)) return alone();
   int size = 1;
   for (; size < wanted && size < Barrier::max_size; ++size) {
     if (size <= crew.workers) continue;
@@ -152,6 +156,7 @@ void run_team(int wanted, void (*work)(void* context, int id, int size), void* c
   work(context, 0, size);
   for (int id = 1; id < size; ++id) crew.members[id - 1]->finish();
   crew.busy.clear(std::memory_order_release);
+  return size;
 }
 
 }  // namespace lstm_fast

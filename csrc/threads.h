@@ -32,7 +32,7 @@ class Crew {
   struct Shared {
     explicit Shared(int most) : barrier(most) {}
     Barrier barrier;
-    bool halt = false;  // written by participant 0 before a barrier, read by all after it
+    bool halt[2] = {};  // in turns; written by participant 0 before a barrier, read by all between it and the next
   };
 
   Crew(int id, int size, Shared* shared) : id_(id), size_(size), shared_(shared) {}
@@ -45,10 +45,12 @@ class Crew {
   }
 
   // wait() that tells all participants what the first one said.
-  bool agree(bool halt) const {
-    if (leads()) shared_->halt = halt;
+  bool agree(bool halt) {
+    bool& said = shared_->halt[turn_];
+    turn_ = 1 - turn_;
+    if (leads()) said = halt;
     wait();
-    return shared_->halt;
+    return said;
   }
 
   // This participant's part of [0, count), in whole granules.
@@ -62,13 +64,14 @@ class Crew {
  private:
   int id_;
   int size_;
+  int turn_ = 0;
   Shared* shared_;
 };
 
-// Runs work(context, id, size) on `size` threads, the caller being number 0, and returns when all are done. size is at
-// most `wanted`; 1 when another thread is using the team, when no thread can be made, or when wanted is 1. work must
+// Runs work(context, id, size) on `size` threads, the caller being number 0, and returns size when all are done. It is
+// at most `wanted`; 1 when another thread is using the team, when no thread can be made, or when wanted is 1. work must
 // not throw. The threads have the caller's floating-point environment. Safe to call from several threads and after
 // fork.
-void run_team(int wanted, void (*work)(void* context, int id, int size), void* context);
+int run_team(int wanted, void (*work)(void* context, int id, int size), void* context);
 
 }  // namespace lstm_fast

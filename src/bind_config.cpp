@@ -14,6 +14,8 @@ namespace py = pybind11;
 namespace {
 
 std::atomic<int> chosen_threads{1};
+std::atomic<bool> teams_for_all{false};
+thread_local int used_threads = 0;
 
 double peak(const std::string& dtype, double seconds) {
   if (dtype != "float32" && dtype != "float64") {
@@ -33,10 +35,21 @@ const char* compiler() {
 
 }  // namespace
 
-int num_threads() { return chosen_threads.load(std::memory_order_relaxed); }
+Threads threads_of_call() {
+  Threads threads;
+  threads.most = chosen_threads.load(std::memory_order_relaxed);
+  if (teams_for_all.load(std::memory_order_relaxed)) threads.least_flops = threads.least_chunk_flops = 0;
+  threads.used = &used_threads;
+  return threads;
+}
 
 void bind_config(py::module_& module) {
-  module.def("num_threads", num_threads);
+  module.def("num_threads", [] { return chosen_threads.load(std::memory_order_relaxed); });
+  // For tests: a team even for work that is faster alone, and how many threads this thread's last call used.
+  module.def(
+      "use_team_always", [](bool always) { teams_for_all.store(always, std::memory_order_relaxed); },
+      py::arg("always"));
+  module.def("threads_used", [] { return used_threads; });
   module.def("set_num_threads", [](int n) { chosen_threads.store(n, std::memory_order_relaxed); }, py::arg("n"));
   module.def("isa", [] { return isa_name(active_isa()); });
   module.def("set_isa", [](const std::string& name) { set_isa(name); }, py::arg("name"));

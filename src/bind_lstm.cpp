@@ -189,7 +189,7 @@ py::tuple forward_of(const Request& request) {
       .cn = data_of<T>(cn),
       .reserve = reserve ? reserve->aligned() : nullptr,
       .dropout = dropout,
-      .threads = num_threads(),
+      .threads = threads_of_call(),
       .poll = signals.poll(),
   };
   bool done;
@@ -253,7 +253,7 @@ py::tuple backward_of(const Reserve& reserve, const py::object& dy, const py::ob
       .dc0 = data_of<T>(dc0),
       .weights = weights.data(),
       .dropout = reserve.dropout,
-      .threads = num_threads(),
+      .threads = threads_of_call(),
       .poll = signals.poll(),
   };
   bool done;
