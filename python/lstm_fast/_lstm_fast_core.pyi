@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ def lstm_forward(
     x: object,
     h0: object,
     c0: object,
-    weights: list[tuple[object, object, object, object, object]],
+    weights: Sequence[tuple[object, object, object, object, object]],
     lengths: object,
     layers: int,
     directions: int,
@@ -39,28 +40,6 @@ def num_threads() -> int: ...
 def set_num_threads(n: int) -> None: ...
 def use_team_always(always: bool) -> None: ...
 def threads_used() -> int: ...
-def isa(self) -> str: ...
-    @property
-    def biases(self) -> tuple[bool, bool]: ...
-    def states(self, layer: int, direction: int) -> tuple[Array, Array]: ...
-
-class Form:
-    layer: Form
-    stack: Form
-    cell: Form
-
-def lstm_forward(
-    x: object,
-    h0: object,
-    c0: object,
-    w_ih: object,
-    w_hh: object,
-    b_ih: object,
-    b_hh: object,
-    save: bool,
-    form: Form,
-) -> tuple[Array, Array, Array, Reserve | None]: ...
-def lstm_backward(reserve: Reserve, dy: object, dhn: object, dcn: object) -> dict[str, Array]: ...
 def isa() -> str: ...
 def set_isa(name: str) -> None: ...
 def isas_built() -> list[str]: ...

@@ -1,16 +1,16 @@
 """Functions on one layer and one direction, with explicit arrays.
 
-Shapes: x [T,B,I], h0 and c0 [B,H], w_ih [4H,I], w_hh [4H,H], b_ih and b_hh [4H], y [T,B,H]. With a projection w_hr [P,H],
-h0, hn and y are P wide and w_hh is [4H,P]. Blocks of 4H rows are the gates i, f, g, o, as in PyTorch. All arrays are NumPy
-arrays of one dtype, float32 or float64, in any memory layout.
+Shapes: x [T,B,I], h0 and c0 [B,H], w_ih [4H,I], w_hh [4H,H], b_ih and b_hh [4H], y [T,B,H]. With a projection w_hr
+[P,H], h0, hn and y are P wide and w_hh is [4H,P]. Blocks of 4H rows are the gates i, f, g, o, as in PyTorch. All arrays
+are NumPy arrays of one dtype, float32 or float64, in any memory layout.
 
-``lengths`` is an array or list of B integers, each in 0..T, in any order: row b is computed as if it stood alone with its
-own length. y beyond it is 0, hn and cn are the state after its own last step, and what stands in the padding of x and dy
-has no effect. ``reverse`` runs every row from its last step to its first.
+``lengths`` is an array or list of B integers, each in 0..T, in any order: row b is computed as if it stood alone with
+its own length. y beyond it is 0, hn and cn are the state after its own last step, and what stands in the padding of x
+and dy has no effect. ``reverse`` runs every row from its last step to its first.
 
 Every function raises TypeError for anything that is not such an array, ValueError for shapes or lengths that disagree
-(both name the argument, what was wanted and what came), MemoryError when the result does not fit, and NotImplementedError
-for options that a later version brings. Formulas: PyTorch's ``nn.LSTM``.
+(both name the argument, what was wanted and what came), MemoryError when the result does not fit, and
+NotImplementedError for options that a later version brings. Formulas: PyTorch's ``nn.LSTM``.
 """
 
 from __future__ import annotations
@@ -68,11 +68,9 @@ def lstm_backward(
         raise TypeError(f"reserve: expected the Reserve of lstm_forward(save='gates'), got {type(reserve).__name__}")
     dx, dh0, dc0, ((w_ih, w_hh, b, w_hr),) = _core.lstm_backward(reserve, dy, dhn, dcn)
     grads = {"x": dx, "h0": dh0, "c0": dc0, "w_ih": w_ih, "w_hh": w_hh}
-    has_b_ih, has_b_hh = reserve.biases
-    if has_b_ih:
-        grads["b_ih"] = b
-    if has_b_hh:
-        grads["b_hh"] = b.copy() if has_b_ih else b
+    if b is not None:
+        # The two biases have equal gradients, in arrays of their own.
+        grads |= {name: b.copy() for name, has in zip(("b_ih", "b_hh"), reserve.biases, strict=True) if has}
     if w_hr is not None:
         grads["w_hr"] = w_hr
     return grads
