@@ -2,6 +2,8 @@
 
 #include <pthread.h>
 
+#include <algorithm>
+#include <array>
 #include <cfenv>
 #include <chrono>
 #include <csignal>
@@ -10,6 +12,8 @@
 #include <system_error>
 #include <thread>
 
+#include "isa/relax.h"
+
 namespace lstm_fast {
 namespace {
 
@@ -17,12 +21,6 @@ namespace {
 constexpr std::chrono::microseconds idle_spin{50};
 // Turns of a spin after which the other participant is taken to have lost its core.
 constexpr int patient_turns = 4000;
-
-void relax() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#endif
-}
 
 class Worker {
  public:
@@ -157,6 +155,40 @@ int run_team(int wanted, void (*work)(void* context, int id, int size), void* co
   for (int id = 1; id < size; ++id) crew.members[id - 1]->finish();
   crew.busy.clear(std::memory_order_release);
   return size;
+}
+
+double barrier_ns(int threads) {
+  using Clock = std::chrono::steady_clock;
+  using Nanoseconds = std::chrono::duration<double, std::nano>;
+  constexpr Nanoseconds long_enough{2e5};  // of one try, for the clock
+  constexpr Nanoseconds given_up{2e7};     // of all tries; cores that are shared take long for a single barrier
+  struct Try {
+    Crew::Shared shared;
+    int barriers;
+    Nanoseconds time;
+  } run{Crew::Shared(threads), 16, {}};
+  const auto work = [](void* context, int id, int size) {
+    auto& own = *static_cast<Try*>(context);
+    const Crew crew(id, size, &own.shared);
+    crew.wait();  // all are awake
+    const auto start = Clock::now();
+    for (int barrier = 0; barrier < own.barriers; ++barrier) crew.wait();
+    if (crew.leads()) own.time = Clock::now() - start;
+  };
+  std::array<double, 9> found;
+  std::size_t tries = 0;
+  const auto start = Clock::now();
+  while (tries < found.size() && (tries == 0 || Clock::now() - start < given_up)) {
+    if (run_team(threads, work, &run) == 1) return 0;
+    if (run.time < long_enough && tries == 0 && Clock::now() - start < given_up) {
+      run.barriers *= 2;
+    } else {
+      found[tries++] = run.time.count() / run.barriers;
+    }
+  }
+  const auto middle = found.begin() + static_cast<std::ptrdiff_t>(tries / 2);
+  std::nth_element(found.begin(), middle, found.begin() + static_cast<std::ptrdiff_t>(tries));
+  return *middle;
 }
 
 }  // namespace lstm_fast

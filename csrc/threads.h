@@ -74,4 +74,7 @@ class Crew {
 // fork.
 int run_team(int wanted, void (*work)(void* context, int id, int size), void* context);
 
+// Nanoseconds of one barrier among up to `threads` threads: the median of several tries; 0 when there is only one.
+double barrier_ns(int threads);
+
 }  // namespace lstm_fast

@@ -6,6 +6,7 @@
 
 #include "bindings.h"
 #include "lstm_fast.h"
+#include "threads.h"
 
 namespace lstm_fast::python {
 
@@ -57,6 +58,7 @@ void bind_config(py::module_& module) {
   module.def("isas_usable", isas_usable);
   module.def("compiler", compiler);
   module.def("fma_peak", peak, py::arg("dtype"), py::arg("seconds"));
+  module.def("barrier_ns", barrier_ns, py::arg("threads"), py::call_guard<py::gil_scoped_release>());
 }
 
 }  // namespace lstm_fast::python
