@@ -1,5 +1,7 @@
 #include "arrays.h"
 
+#include <algorithm>
+
 namespace lstm_fast::python {
 namespace {
 
@@ -100,11 +102,10 @@ Dims require_lengths(const py::object& lengths, index B, index T) {
   }
   const auto integers = py::array_t<index, py::array::c_style | py::array::forcecast>::ensure(given);
   Dims found(integers.data(), integers.data() + B);
-  for (std::size_t row = 0; row < found.size(); ++row) {
-    if (found[row] < 0 || found[row] > T) {
-      throw py::value_error("lengths: expected each in 0.." + std::to_string(T) + ", got " +
-                            std::to_string(found[row]) + " at row " + std::to_string(row));
-    }
+  const auto wrong = std::find_if(found.begin(), found.end(), [=](index length) { return length < 0 || length > T; });
+  if (wrong != found.end()) {
+    throw py::value_error("lengths: expected each in 0.." + std::to_string(T) + ", got " + std::to_string(*wrong) +
+                          " at row " + std::to_string(wrong - found.begin()));
   }
   return found;
 }
