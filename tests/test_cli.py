@@ -207,7 +207,6 @@ def test_bench_fails_when_we_are_wrong(bench, capsys, monkeypatch):
         (["--peer", "no_such_module_:Peer"], "no_such_module_"),
         (["--peer", "json:Missing"], "no 'Missing'"),
         (["--peer", "json:JSONDecoder"], "no 'name'"),
-        (["--threads", "2"], "num_threads: this version takes 1 only"),
         (["--json", "nowhere/bench.json"], "nowhere"),
     ],
 )
