@@ -76,7 +76,7 @@ def threads_and_source() -> tuple[int, str]:
             continue
         # OMP_NUM_THREADS may be a list, one number for each level of nesting.
         first = text.split(",")[0].strip()
-        if first.isdecimal() and int(first) > 0:
+        if first.isdecimal() and len(first) < 10 and int(first) > 0:
             return min(int(first), MOST_THREADS), variable
         warnings.warn(f"{variable}: expected a number above 0, got {text!r}; ignored", stacklevel=2)
     return min(available_cpus(), MOST_THREADS), "available CPUs"
