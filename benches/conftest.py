@@ -13,12 +13,11 @@ from lstm_fast.bench import machine
 from lstm_fast.bench.engines import STEP, TRAIN, EngineClass, UnsupportedError, can_run, expected, timed_call
 from lstm_fast.bench.peers import all_engines, engine_version, missing_packages
 from lstm_fast.bench.problems import Arrays, Problem
-from lstm_fast.bench.report import missing_line
+from lstm_fast.bench.report import count, missing_line
 from lstm_fast.bench.sweep import OURS, checked
 from lstm_fast.bench.timing import FmaPeak
 from lstm_fast.bench.verification import forced_isa
 
-THREADS = 1
 SCALAR_FLOPS = 2e9  # scalar is the oracle, not a path to speed: larger points would only take minutes
 
 
@@ -32,7 +31,8 @@ class Case(NamedTuple):
     def __str__(self) -> str:
         who = f"{self.engine.name}-{self.isa}" if self.isa else self.engine.name
         p = self.problem
-        return f"{who}-{p.dtype}-T{p.steps}-B{p.batch}-H{p.hidden}"
+        variant = "".join(f"-{part.replace(' ', '')}" for part in p.variant)
+        return f"{who}-{p.dtype}-T{p.steps}-B{p.batch}-H{p.hidden}{variant}"
 
 
 def cases(problem: Problem) -> Iterator[Case]:
@@ -46,13 +46,20 @@ def cases(problem: Problem) -> Iterator[Case]:
             yield Case(problem, engine, None)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--threads", type=int, default=1, metavar="N", help="for every engine, default 1")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" in metafunc.fixturenames:
         metafunc.parametrize("case", [c for p in metafunc.module.PROBLEMS for c in cases(p)], ids=str)
 
 
-def pytest_report_header() -> list[str]:
-    lines = [f"{machine.cpu_model()}, {core.compiler()}, {isa()}, {THREADS} thread"]
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    threads = config.getoption("threads")
+    lines = [f"{machine.cpu_model()}, {core.compiler()}, {isa()}, {count(threads, 'thread')}"]
+    if threads > 1:
+        lines.append(f"barrier of the threads: {core.barrier_ns(threads):,.0f} ns")
     return lines + [missing_line(engine) for engine in all_engines() if missing_packages(engine)]
 
 
@@ -73,39 +80,43 @@ def peak(dtype: str, isa_name: str) -> float:
 
 
 @pytest.fixture(scope="session")
-def peer_threads() -> Iterator[dict[str, str]]:
-    with machine.peer_threads(THREADS) as used:
+def engine_threads(pytestconfig: pytest.Config) -> Iterator[dict[str, str]]:
+    with machine.engine_threads(pytestconfig.getoption("threads")) as used:
         yield used
 
 
 @pytest.fixture
-def measure(benchmark: Any, peer_threads: dict[str, str]) -> Callable[[Case, str], None]:
+def measure(benchmark: Any, engine_threads: dict[str, str], pytestconfig: pytest.Config) -> Callable[[Case, str], None]:
     """Check a case once against the reference, then time one of its passes."""
+    threads = pytestconfig.getoption("threads")
 
     def run(case: Case, which: str) -> None:
         problem = case.problem
         arrays, wanted = truth(problem)
         with forced_isa(case.isa or isa()):
             try:
-                engine = case.engine(problem, arrays, THREADS)
+                engine = case.engine(problem, arrays, threads)
             except UnsupportedError as reason:
                 pytest.skip(f"{case.engine.name}: {reason}")
             if not can_run(engine, which):
                 pytest.skip(f"{case.engine.name} has no {which}")
             result = checked(engine, problem, which, wanted[which])
             assert result.ok, f"{case}: {which} off by {result.error:.3g}, allowed {result.bound:.3g}"
+            used = core.threads_used()
             benchmark.group = f"{which}: {problem}"
             benchmark.extra_info.update(machine.describe())
             benchmark.extra_info.update(
                 {"engine": case.engine.name, "version": engine_version(case.engine), "isa": case.isa}
-                | {"threads": peer_threads.get(case.engine.name, str(THREADS)), "error": result.error}
+                | {"threads": engine_threads.get(case.engine.name, str(threads)), "error": result.error}
+                | ({"threads_used": used, "barrier_ns": core.barrier_ns(threads)} if case.isa else {})
                 | {"peers": {e.name: engine_version(e) for e in all_engines() if not missing_packages(e)}}
             )
             benchmark(timed_call(engine, which))
             if benchmark.stats is not None and which != STEP:
                 flops = problem.flops(backward=which == TRAIN)
                 gflops = flops / benchmark.stats.stats.median * 1e-9
-                share = gflops / peak(problem.dtype, isa())
-                benchmark.extra_info.update(gflops=gflops, peak_share=share)
+                benchmark.extra_info.update(gflops=gflops)
+                if case.isa:
+                    benchmark.extra_info.update(peak_share=gflops / (used * peak(problem.dtype, isa())))
 
     return run

@@ -1,112 +1,83 @@
 // Backward over one chunk of time, then its deferred products. Included inside a target region, once per instruction
 // set.
 
-// out[row .. row+M) of one column block = dgates W, the sum over (unit, gate).
-template <int gates, class V, int N>
-struct OutputGradientJob {
-  using T = typename V::scalar;
-  const T* dgates;
-  index gate_stride;
-  const T* w_t;
-  index H;
-  T* const* out_rows;
-  index column, valid;
-
-  template <int M>
-  LF_NOINLINE void run(index row) const {
-    const T* a[M];
-    for (int m = 0; m < M; ++m) a[m] = dgates + (row + m) * gate_stride;
-    V acc[M][N];
-    for (int m = 0; m < M; ++m) {
-      for (int n = 0; n < N; ++n) acc[m][n] = V::set(0);
-    }
-    accumulate_units<gates>(acc, a, w_t, H);
-    for (int m = 0; m < M; ++m) store_columns(acc[m], out_rows[row + m] + column, valid);
-  }
-};
-
-// out rows [rows) of width `columns` = dgates W; w_t packed by pack_transposed.
-template <int gates, class V>
-void output_gradient(const typename V::scalar* dgates, index gate_stride, const typename V::scalar* w_t, index H,
-                     index columns, typename V::scalar* const* out_rows, Range rows) {
-  for (index nb = 0; nb < column_blocks<V>(columns); ++nb) {
-    const ColumnBlock block = column_block<V>(columns, nb);
-    const index valid = columns - block.first;
-    switch (block.vectors) {
-      case 1:
-        for_row_tiles<tile_rows<V>(1)>(
-            rows, OutputGradientJob<gates, V, 1>{dgates, gate_stride, w_t, H, out_rows, block.first, valid});
-        break;
-      case 2:
-        for_row_tiles<tile_rows<V>(2)>(
-            rows, OutputGradientJob<gates, V, 2>{dgates, gate_stride, w_t, H, out_rows, block.first, valid});
-        break;
-      case 3:
-        for_row_tiles<tile_rows<V>(3)>(
-            rows, OutputGradientJob<gates, V, 3>{dgates, gate_stride, w_t, H, out_rows, block.first, valid});
-        break;
-      default:
-        for_row_tiles<tile_rows<V>(4)>(
-            rows, OutputGradientJob<gates, V, 4>{dgates, gate_stride, w_t, H, out_rows, block.first, valid});
-        break;
-    }
-    w_t += H * gates * block.vectors * V::lanes;
-  }
-}
-
-// dgates of one step of rows [rows), and dc before it.
+// dgates of one step of the dealt rows, and dc before it.
 template <template <class> class CellOf, class V>
-LF_INLINE void cell_gradient(const BackwardChunk<typename V::scalar>& chunk, index step, Range rows) {
+LF_INLINE void cell_gradient(const BackwardChunk<typename V::scalar>& chunk, index step, Deal deal, index count) {
   using T = typename V::scalar;
   constexpr index width = CellOf<V>::gates * V::lanes;
-  for (index row = rows.begin; row < rows.end; ++row) {
-    const T* gates = chunk.gates + (step * chunk.B + row) * chunk.gate_stride;
-    T* dgates = chunk.dgates + ((chunk.steps - 1 - step) * chunk.B + row) * chunk.gate_stride;
-    const T* c_prev = chunk.c + step * chunk.c_step + row * chunk.unit_stride;
-    const T* c = c_prev + chunk.c_step;
-    const T* dy = chunk.dy ? chunk.dy + step * chunk.dy_step + row * chunk.dy_row : nullptr;
-    const T* dh_carry = chunk.dh + row * chunk.unit_stride;
+  const bool projected = chunk.w_hr_t != nullptr;
+  for (index number = 0; number < count; ++number) {
+    const index row = deal.id + number * deal.size;
+    const index chunk_row = chunk.first_row[step] + row;
+    const T* gates = chunk.gates + (chunk.saved_row[step] + row) * chunk.gate_stride;
+    T* dgates = chunk.dgates + chunk_row * chunk.gate_stride;
+    const T* c_prev = chunk.c + (chunk.c_row[step] + row) * chunk.unit_stride;
+    const T* c = chunk.c + (chunk.c_next_row[step] + row) * chunk.unit_stride;
+    const T* dy = chunk.dy_rows && !projected ? chunk.dy_rows[chunk_row] : nullptr;
+    const T* dh_carry = projected ? chunk.du + row * chunk.unit_stride : chunk.dh + row * chunk.h_stride;
     T* dc = chunk.dc + row * chunk.unit_stride;
+    T* u = projected ? chunk.u + chunk_row * chunk.unit_stride : nullptr;
     for (index unit = 0; unit < chunk.H; unit += V::lanes, gates += width, dgates += width) {
       V dh = V::load(dh_carry + unit);
       if (dy) {
         const index valid = chunk.H - unit;
         dh = add(dh, valid >= V::lanes ? V::load(dy + unit) : V::load_first(dy + unit, valid));
       }
-      const auto gradient = CellOf<V>::backward(
-          {V::load(gates), V::load(gates + V::lanes), V::load(gates + 2 * V::lanes), V::load(gates + 3 * V::lanes)},
-          V::load(c_prev + unit), V::load(c + unit), dh, V::load(dc + unit));
+      const V o = V::load(gates + 3 * V::lanes);
+      const V c_now = V::load(c + unit);
+      const auto gradient =
+          CellOf<V>::backward({V::load(gates), V::load(gates + V::lanes), V::load(gates + 2 * V::lanes), o},
+                              V::load(c_prev + unit), c_now, dh, V::load(dc + unit));
       gradient.dc_prev.store(dc + unit);
       gradient.dgates.i.store(dgates);
       gradient.dgates.f.store(dgates + V::lanes);
       gradient.dgates.g.store(dgates + 2 * V::lanes);
       gradient.dgates.o.store(dgates + 3 * V::lanes);
+      if (u) mul(o, tanh(c_now)).store(u + unit);
     }
   }
 }
 
+// The gradient of the projected h: kept for dw_hr, and sent through the projection.
+template <class V>
+LF_INLINE void projection_gradient(const BackwardChunk<typename V::scalar>& chunk, index step, Deal deal, index count) {
+  using T = typename V::scalar;
+  for (index number = 0; number < count; ++number) {
+    const index row = deal.id + number * deal.size;
+    const T* dy = chunk.dy_rows ? chunk.dy_rows[chunk.first_row[step] + row] : nullptr;
+    const T* dh = chunk.dh + row * chunk.h_stride;
+    T* dp = chunk.dp + (chunk.first_row[step] + row) * chunk.h_stride;
+    for (index k = 0; k < chunk.Ho; ++k) dp[k] = dy ? dh[k] + dy[k] : dh[k];
+  }
+  product<1, V>(chunk.dp + chunk.first_row[step] * chunk.h_stride, chunk.h_stride, chunk.w_hr_t, chunk.Ho, chunk.H,
+                chunk.du_rows, deal, count);
+}
+
 template <template <class> class CellOf, class V>
-void backward_steps(const BackwardChunk<typename V::scalar>& chunk, Range rows) {
-  for (index step = chunk.steps - 1; step >= 0; --step) {
-    cell_gradient<CellOf, V>(chunk, step, rows);
-    output_gradient<CellOf<V>::gates, V>(chunk.dgates + (chunk.steps - 1 - step) * chunk.B * chunk.gate_stride,
-                                         chunk.gate_stride, chunk.w_hh_t, chunk.H, chunk.H, chunk.dh_rows, rows);
+void backward_steps(const BackwardChunk<typename V::scalar>& chunk, Deal deal) {
+  for (index step = 0; step < chunk.steps; ++step) {
+    const index count = dealt_rows(deal, chunk.first_row[step + 1] - chunk.first_row[step]);
+    if (chunk.w_hr_t) projection_gradient<V>(chunk, step, deal, count);
+    cell_gradient<CellOf, V>(chunk, step, deal, count);
+    product<CellOf<V>::gates, V>(chunk.dgates + chunk.first_row[step] * chunk.gate_stride, chunk.gate_stride,
+                                 chunk.w_hh_t, chunk.H, chunk.Ho, chunk.dh_rows, deal, count);
   }
 }
 
 template <template <class> class CellOf, class V>
 void input_gradient(const BackwardChunk<typename V::scalar>& chunk, Range rows) {
-  output_gradient<CellOf<V>::gates, V>(chunk.dgates, chunk.gate_stride, chunk.w_ih_t, chunk.H, chunk.I, chunk.dx_rows,
-                                       rows);
+  product<CellOf<V>::gates, V>(chunk.dgates + rows.begin * chunk.gate_stride, chunk.gate_stride, chunk.w_ih_t, chunk.H,
+                               chunk.I, chunk.dx_rows + rows.begin, {0, 1}, rows.end - rows.begin);
 }
 
-// Rows [row .. row+M) of unit block jb of a packed weight gradient += sum over the chunk's rows of a * dgates.
+// out [rows of M] of a packed weight gradient += sum over the chunk's rows of panel * vectors.
 template <int N, class V>
 struct WeightGradientJob {
   using T = typename V::scalar;
-  const T* panel;  // [tile][s][M] in tiles of rows: element (row, s) of a tile from `row` on stands at row*count + s*M
-  const T* dgates;
-  index gate_stride, count;
+  const T* panel;  // in tiles of rows: element (row, s) of a tile of M from `row` on stands at row*count + s*M
+  const T* vectors;
+  index stride, count;
   T* dw;
 
   template <int M>
@@ -119,7 +90,7 @@ struct WeightGradientJob {
     for (int m = 0; m < M; ++m) {
       for (int n = 0; n < N; ++n) acc[m][n] = V::load(to + m * width + n * V::lanes);
     }
-    accumulate(acc, a, 0, M, dgates, gate_stride, 0, count);
+    accumulate(acc, a, 0, M, vectors, stride, 0, count);
     for (int m = 0; m < M; ++m) {
       for (int n = 0; n < N; ++n) acc[m][n].store(to + m * width + n * V::lanes);
     }
@@ -151,23 +122,98 @@ struct PackPanelJob {
   }
 };
 
-template <int gates, class V>
-void accumulate_weight_gradient(const BackwardChunk<typename V::scalar>& chunk, const typename V::scalar* const* rows,
-                                index columns, bool bias_row, typename V::scalar* dw, Range blocks) {
-  constexpr index width = gates * V::lanes;
-  constexpr int limit = tile_rows<V>(gates);
-  const index count = chunk.steps * chunk.B;
-  const Range outputs{0, columns + (bias_row ? 1 : 0)};
-  for_row_tiles<limit>(outputs, PackPanelJob<V>{rows, count, columns, chunk.panel});
-  for (index jb = blocks.begin; jb < blocks.end; ++jb) {
-    for_row_tiles<limit>(outputs, WeightGradientJob<gates, V>{chunk.panel, chunk.dgates + jb * width, chunk.gate_stride,
-                                                              count, dw + jb * outputs.end * width});
+// A participant's part of a list of tasks that stand one after the other in groups: takes `group` tasks, says which are
+// its own.
+struct TaskList {
+  Range own;  // of all tasks
+  index seen = 0;
+
+  LF_INLINE Range take(index group) {
+    const index begin = own.begin < seen ? 0 : own.begin - seen;
+    const index end = own.end < seen ? 0 : own.end - seen;
+    seen += group;
+    return {smaller(begin, group), smaller(end, group)};
   }
+};
+
+LF_INLINE TaskList own_tasks(index count, Deal deal) {
+  return {{count * deal.id / deal.size, count * (deal.id + 1) / deal.size}};
 }
 
-// dw_ih with db as its last row, and dw_hh: sums in processing order, t strictly descending, b ascending.
+// The three products with the chunk's rows: dw_ih with db as its last row, dw_hh, dw_hr.
+template <int gates, class V>
+struct WeightTiles {
+  static constexpr int limit = tile_rows<V>(gates);
+  index x, h, p;  // rows of the outputs
+  index x_tiles, h_tiles, p_tiles;
+
+  LF_INLINE explicit WeightTiles(const BackwardChunk<typename V::scalar>& chunk)
+      : x(chunk.I + 1),
+        h(chunk.Ho),
+        p(chunk.w_hr_t ? chunk.Ho : 0),
+        x_tiles(ceil_div(x, limit)),
+        h_tiles(ceil_div(h, limit)),
+        p_tiles(ceil_div(p, limit)) {}
+};
+
 template <template <class> class CellOf, class V>
-void weight_gradient(const BackwardChunk<typename V::scalar>& chunk, Range blocks) {
-  accumulate_weight_gradient<CellOf<V>::gates, V>(chunk, chunk.x_rows, chunk.I, true, chunk.dw_ih, blocks);
-  accumulate_weight_gradient<CellOf<V>::gates, V>(chunk, chunk.h_rows, chunk.H, false, chunk.dw_hh, blocks);
+void pack_panels(const BackwardChunk<typename V::scalar>& chunk, Deal deal) {
+  using Tiles = WeightTiles<CellOf<V>::gates, V>;
+  const Tiles tiles(chunk);
+  const index count = chunk.first_row[chunk.steps];
+  TaskList tasks = own_tasks(tiles.x_tiles + tiles.h_tiles + tiles.p_tiles, deal);
+  for_tiles<Tiles::limit>(tiles.x, tasks.take(tiles.x_tiles),
+                          PackPanelJob<V>{chunk.x_rows, count, chunk.I, chunk.panel_x});
+  for_tiles<Tiles::limit>(tiles.h, tasks.take(tiles.h_tiles),
+                          PackPanelJob<V>{chunk.h_rows, count, chunk.Ho, chunk.panel_h});
+  for_tiles<Tiles::limit>(tiles.p, tasks.take(tiles.p_tiles),
+                          PackPanelJob<V>{chunk.dp_rows, count, chunk.Ho, chunk.panel_p});
+}
+
+template <int limit, int N, class V>
+LF_INLINE void projection_weight_gradient(const BackwardChunk<typename V::scalar>& chunk, index column, index rows,
+                                          Range own, index count, typename V::scalar* dw) {
+  for_tiles<limit>(rows, own, WeightGradientJob<N, V>{chunk.panel_p, chunk.u + column, chunk.unit_stride, count, dw});
+}
+
+// Sums in processing order: t strictly descending, b ascending.
+template <template <class> class CellOf, class V>
+void weight_gradient(const BackwardChunk<typename V::scalar>& chunk, Deal deal) {
+  constexpr int gates = CellOf<V>::gates;
+  constexpr index width = gates * V::lanes;
+  using Tiles = WeightTiles<gates, V>;
+  const Tiles tiles(chunk);
+  const index count = chunk.first_row[chunk.steps];
+  const index blocks = ceil_div(chunk.H, V::lanes);
+  const index projection_blocks = tiles.p ? column_blocks<V>(chunk.H) : 0;
+  TaskList tasks = own_tasks(blocks * (tiles.x_tiles + tiles.h_tiles) + projection_blocks * tiles.p_tiles, deal);
+  for (index jb = 0; jb < blocks; ++jb) {
+    const typename V::scalar* vectors = chunk.dgates + jb * width;
+    for_tiles<Tiles::limit>(tiles.x, tasks.take(tiles.x_tiles),
+                            WeightGradientJob<gates, V>{chunk.panel_x, vectors, chunk.gate_stride, count,
+                                                        chunk.dw_ih + jb * tiles.x * width});
+    for_tiles<Tiles::limit>(tiles.h, tasks.take(tiles.h_tiles),
+                            WeightGradientJob<gates, V>{chunk.panel_h, vectors, chunk.gate_stride, count,
+                                                        chunk.dw_hh + jb * tiles.h * width});
+  }
+  typename V::scalar* dw_hr = chunk.dw_hr;
+  for (index nb = 0; nb < projection_blocks; ++nb) {
+    const ColumnBlock block = column_block<V>(chunk.H, nb);
+    const Range own = tasks.take(tiles.p_tiles);
+    switch (block.vectors) {
+      case 1:
+        projection_weight_gradient<Tiles::limit, 1, V>(chunk, block.first, tiles.p, own, count, dw_hr);
+        break;
+      case 2:
+        projection_weight_gradient<Tiles::limit, 2, V>(chunk, block.first, tiles.p, own, count, dw_hr);
+        break;
+      case 3:
+        projection_weight_gradient<Tiles::limit, 3, V>(chunk, block.first, tiles.p, own, count, dw_hr);
+        break;
+      default:
+        projection_weight_gradient<Tiles::limit, 4, V>(chunk, block.first, tiles.p, own, count, dw_hr);
+        break;
+    }
+    dw_hr += tiles.p * block.vectors * V::lanes;
+  }
 }

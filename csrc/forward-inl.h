@@ -5,10 +5,11 @@ template <template <class> class CellOf, class V>
 struct InputProductJob {
   using T = typename V::scalar;
   const ForwardChunk<T>& chunk;
-  index jb;
+  index jb, first;
 
   template <int M>
-  LF_NOINLINE void run(index row) const {
+  LF_NOINLINE void run(index number) const {
+    const index row = first + number;
     constexpr int N = CellOf<V>::gates;
     constexpr index width = N * V::lanes;
     const T* w = chunk.w_ih + jb * (chunk.I + 1) * width;
@@ -28,56 +29,124 @@ struct InputProductJob {
 };
 
 template <template <class> class CellOf, class V>
-void input_product(const ForwardChunk<typename V::scalar>& chunk, Range rows, Range blocks) {
-  for (index jb = blocks.begin; jb < blocks.end; ++jb) {
-    for_row_tiles<tile_rows<V>(CellOf<V>::gates)>(rows, InputProductJob<CellOf, V>{chunk, jb});
+void input_product(const ForwardChunk<typename V::scalar>& chunk, Range rows) {
+  for (index jb = 0; jb < ceil_div(chunk.H, V::lanes); ++jb) {
+    for_all_tiles<tile_rows<V>(CellOf<V>::gates)>(rows.end - rows.begin,
+                                                  InputProductJob<CellOf, V>{chunk, jb, rows.begin});
   }
 }
 
-// One step of rows [row .. row+M) and P unit blocks from jb on: the recurrent product, then the cell on the sums in
-// registers.
+// out[row] = the row of a times w_t, for one column block: M rows from `row` on of those dealt.
+template <int gates, class V, int N>
+struct ProductJob {
+  using T = typename V::scalar;
+  const T* rows;
+  index stride;
+  const T* w_t;
+  index H;  // units that the sum runs over
+  T* const* out_rows;
+  index column, valid;
+  Deal deal;
+
+  template <int M>
+  LF_NOINLINE void run(index number) const {
+    const T* a[M];
+    for (int m = 0; m < M; ++m) a[m] = rows + (deal.id + (number + m) * deal.size) * stride;
+    V acc[M][N];
+    for (int m = 0; m < M; ++m) {
+      for (int n = 0; n < N; ++n) acc[m][n] = V::set(0);
+    }
+    accumulate_units<gates>(acc, a, w_t, H);
+    for (int m = 0; m < M; ++m) {
+      store_columns(acc[m], out_rows[deal.id + (number + m) * deal.size] + column, valid);
+    }
+  }
+};
+
+// `count` dealt rows of width `columns` = rows times w_t, the sum over (unit, gate); w_t as packed by pack_transposed.
+template <int gates, class V>
+void product(const typename V::scalar* rows, index stride, const typename V::scalar* w_t, index H, index columns,
+             typename V::scalar* const* out_rows, Deal deal, index count) {
+  for (index nb = 0; nb < column_blocks<V>(columns); ++nb) {
+    const ColumnBlock block = column_block<V>(columns, nb);
+    const index valid = columns - block.first;
+    switch (block.vectors) {
+      case 1:
+        for_all_tiles<tile_rows<V>(1)>(
+            count, ProductJob<gates, V, 1>{rows, stride, w_t, H, out_rows, block.first, valid, deal});
+        break;
+      case 2:
+        for_all_tiles<tile_rows<V>(2)>(
+            count, ProductJob<gates, V, 2>{rows, stride, w_t, H, out_rows, block.first, valid, deal});
+        break;
+      case 3:
+        for_all_tiles<tile_rows<V>(3)>(
+            count, ProductJob<gates, V, 3>{rows, stride, w_t, H, out_rows, block.first, valid, deal});
+        break;
+      default:
+        for_all_tiles<tile_rows<V>(4)>(
+            count, ProductJob<gates, V, 4>{rows, stride, w_t, H, out_rows, block.first, valid, deal});
+        break;
+    }
+    w_t += H * gates * block.vectors * V::lanes;
+  }
+}
+
+// How many of `active` rows are dealt to this participant.
+LF_INLINE index dealt_rows(Deal deal, index active) {
+  return active > deal.id ? ceil_div(active - deal.id, deal.size) : 0;
+}
+
+// One step of M dealt rows and P unit blocks from jb on: the recurrent product, then the cell on the sums in registers.
 template <template <class> class CellOf, class V, bool save>
 struct ForwardStepJob {
   using T = typename V::scalar;
   const ForwardChunk<T>& chunk;
   index step, jb;
+  Deal deal;
 
   template <int M>
-  LF_INLINE void run(index row) const {
-    run_panels<M, 1>(row);
+  LF_INLINE void run(index number) const {
+    run_panels<M, 1>(number);
   }
 
   template <int M, int P>
-  LF_NOINLINE void run_panels(index row) const {
+  LF_NOINLINE void run_panels(index number) const {
     constexpr int G = CellOf<V>::gates;
     constexpr index width = G * V::lanes;
-    const index panel = chunk.H * width;
+    const index row = deal.id + number * deal.size;
+    const index panel = chunk.Ho * width;
+    const index unit = jb * V::lanes;
     const T* h_prev = chunk.h[step % 2];
     const T* a[M];
-    for (int m = 0; m < M; ++m) a[m] = h_prev + (row + m) * chunk.unit_stride;
-    T* gates = chunk.gates + (step * chunk.B + row) * chunk.gate_stride + jb * width;
+    for (int m = 0; m < M; ++m) a[m] = h_prev + (row + m * deal.size) * chunk.h_stride;
+    const index gate_step = deal.size * chunk.gate_stride;
+    T* gates = chunk.gates + (chunk.first_row[step] + row) * chunk.gate_stride + jb * width;
     V acc[M][P * G];
     for (int m = 0; m < M; ++m) {
-      for (int n = 0; n < P * G; ++n) acc[m][n] = V::load(gates + m * chunk.gate_stride + n * V::lanes);
+      for (int n = 0; n < P * G; ++n) acc[m][n] = V::load(gates + m * gate_step + n * V::lanes);
     }
-    accumulate<P>(acc, a, 0, 1, chunk.w_hh + jb * panel, width, panel, chunk.H);
+    accumulate<P>(acc, a, 0, 1, chunk.w_hh + jb * panel, width, panel, chunk.Ho);
 
-    const index unit = jb * V::lanes;
-    const T* c_prev = chunk.c + step * chunk.c_step + row * chunk.unit_stride + unit;
-    T* c = chunk.c + (step + 1) * chunk.c_step + row * chunk.unit_stride + unit;
-    T* h = chunk.h[(step + 1) % 2] + row * chunk.unit_stride + unit;
-    T* y = chunk.y + step * chunk.y_step + row * chunk.y_row + unit;
+    const index unit_step = deal.size * chunk.unit_stride;
+    const T* c_prev = chunk.c + (chunk.c_row[step] + row) * chunk.unit_stride + unit;
+    T* c = chunk.c + (chunk.c_row[step + 1] + row) * chunk.unit_stride + unit;
+    T* h = (chunk.w_hr ? chunk.u : chunk.h[(step + 1) % 2]) + row * chunk.unit_stride + unit;
+    T* const* y_rows = chunk.y_rows + chunk.first_row[step] + row;
     for (int m = 0; m < M; ++m) {
       for (int p = 0; p < P; ++p) {
-        const index at = m * chunk.unit_stride + p * V::lanes;
+        const index at = m * unit_step + p * V::lanes;
         const auto next = CellOf<V>::forward({acc[m][p * G], acc[m][p * G + 1], acc[m][p * G + 2], acc[m][p * G + 3]},
                                              V::load(c_prev + at));
         next.c.store(c + at);
         next.h.store(h + at);
-        const V outputs[1] = {next.h};
-        store_columns(outputs, y + m * chunk.y_row + p * V::lanes, chunk.H - unit - p * V::lanes);
+        if (!chunk.w_hr) {
+          const V outputs[1] = {next.h};
+          const index first = unit + p * V::lanes;
+          store_columns(outputs, y_rows[m * deal.size] + first, chunk.H - first);
+        }
         if constexpr (save) {
-          T* saved = gates + m * chunk.gate_stride + p * width;
+          T* saved = gates + m * gate_step + p * width;
           next.gates.i.store(saved);
           next.gates.f.store(saved + V::lanes);
           next.gates.g.store(saved + 2 * V::lanes);
@@ -93,27 +162,35 @@ template <class V>
 constexpr bool single_rows_in_pairs = V::registers == 16 && V::lanes > 1;
 
 template <template <class> class CellOf, class V, bool save>
-LF_INLINE void forward_step(const ForwardChunk<typename V::scalar>& chunk, index step, Range rows) {
+LF_INLINE void forward_step(const ForwardChunk<typename V::scalar>& chunk, index step, Deal deal) {
+  using Job = ForwardStepJob<CellOf, V, save>;
+  const index active = chunk.first_row[step + 1] - chunk.first_row[step];
+  const index count = dealt_rows(deal, active);
   const index blocks = ceil_div(chunk.H, V::lanes);
   index jb = 0;
   if constexpr (single_rows_in_pairs<V>) {
-    if (rows.end - rows.begin == 1) {
-      for (; jb + 2 <= blocks; jb += 2)
-        ForwardStepJob<CellOf, V, save>{chunk, step, jb}.template run_panels<1, 2>(rows.begin);
+    if (count == 1) {
+      for (; jb + 2 <= blocks; jb += 2) Job{chunk, step, jb, deal}.template run_panels<1, 2>(0);
     }
   }
-  for (; jb < blocks; ++jb) {
-    for_row_tiles<tile_rows<V>(CellOf<V>::gates)>(rows, ForwardStepJob<CellOf, V, save>{chunk, step, jb});
+  for (; jb < blocks; ++jb) for_all_tiles<tile_rows<V>(CellOf<V>::gates)>(count, Job{chunk, step, jb, deal});
+  if (chunk.w_hr) {
+    typename V::scalar* const* h_rows = chunk.h_rows[(step + 1) % 2];
+    product<1, V>(chunk.u, chunk.unit_stride, chunk.w_hr, chunk.H, chunk.Ho, h_rows, deal, count);
+    for (index number = 0; number < count; ++number) {
+      const index row = deal.id + number * deal.size;
+      for (index k = 0; k < chunk.Ho; ++k) chunk.y_rows[chunk.first_row[step] + row][k] = h_rows[row][k];
+    }
   }
 }
 
 template <template <class> class CellOf, class V>
-void forward_steps(const ForwardChunk<typename V::scalar>& chunk, Range rows) {
+void forward_steps(const ForwardChunk<typename V::scalar>& chunk, Deal deal) {
   for (index step = 0; step < chunk.steps; ++step) {
     if (chunk.save) {
-      forward_step<CellOf, V, true>(chunk, step, rows);
+      forward_step<CellOf, V, true>(chunk, step, deal);
     } else {
-      forward_step<CellOf, V, false>(chunk, step, rows);
+      forward_step<CellOf, V, false>(chunk, step, deal);
     }
   }
 }

@@ -59,15 +59,16 @@ LF_INLINE void accumulate_units(V (&acc)[M][N], const typename V::scalar* const 
   }
 }
 
-// Runs job.run<M>(row) over rows in tiles of at most `limit` and nearly equal height: 8 rows are 4 + 4, not 6 + 2.
+// `count` rows in tiles of at most `limit` and nearly equal height: 8 rows are 4 + 4, not 6 + 2. Runs job.run<M>(first
+// row) for the tiles in `own`.
 template <int limit, class Job>
-LF_INLINE void for_row_tiles(Range rows, const Job& job) {
-  const index count = rows.end - rows.begin;
+LF_INLINE void for_tiles(index count, Range own, const Job& job) {
   const index tiles = ceil_div(count, limit);
-  index row = rows.begin;
-  for (index tile = 0; tile < tiles; ++tile) {
-    const index height = count / tiles + (tile < count % tiles ? 1 : 0);
-    switch (height) {
+  for (index tile = own.begin; tile < own.end; ++tile) {
+    const index low = count / tiles;
+    const index higher = count % tiles;  // that many tiles have one row more
+    const index row = tile * low + smaller(tile, higher);
+    switch (low + (tile < higher ? 1 : 0)) {
       case 1:
         job.template run<1>(row);
         break;
@@ -87,8 +88,13 @@ LF_INLINE void for_row_tiles(Range rows, const Job& job) {
         if constexpr (limit >= 6) job.template run<6>(row);
         break;
     }
-    row += height;
   }
+}
+
+// The same for all tiles.
+template <int limit, class Job>
+LF_INLINE void for_all_tiles(index count, const Job& job) {
+  for_tiles<limit>(count, {0, ceil_div(count, limit)}, job);
 }
 
 // Column blocks of w_t: `columns` outputs in vectors, those in blocks of at most max_vectors and nearly equal width.
@@ -214,6 +220,35 @@ void pack_transposed(const typename V::scalar* w, index H, index K, typename V::
         for (index k = 0; k < valid; ++k) packed[k] = from[k];
         for (index k = valid; k < width; ++k) packed[k] = 0;
       }
+    }
+  }
+}
+
+// w_hr [P, H] for product<1>: P outputs, the sum over H units.
+template <class V>
+void pack_projection(const typename V::scalar* w_hr, index P, index H, typename V::scalar* packed) {
+  for (index nb = 0; nb < column_blocks<V>(P); ++nb) {
+    const ColumnBlock block = column_block<V>(P, nb);
+    const index width = block.vectors * V::lanes;
+    for (index first = block.first; first < block.first + width; first += V::lanes) {
+      const index valid = smaller(V::lanes, P - first);
+      for (index k = 0; k < H; k += V::lanes) {
+        transpose_block<true, V>(w_hr + first * H + k, H, valid, smaller(V::lanes, H - k),
+                                 packed + k * width + (first - block.first), width);
+      }
+    }
+    packed += H * width;
+  }
+}
+
+// dw_hr as weight_gradient leaves it, [nb][p][vector][lane], to [P, H].
+template <class V>
+void unpack_projection(const typename V::scalar* packed, index P, index H, typename V::scalar* w_hr) {
+  for (index nb = 0; nb < column_blocks<V>(H); ++nb) {
+    const ColumnBlock block = column_block<V>(H, nb);
+    const index width = block.vectors * V::lanes;
+    for (index p = 0; p < P; ++p, packed += width) {
+      for (index k = 0; k < smaller(width, H - block.first); ++k) w_hr[p * H + block.first + k] = packed[k];
     }
   }
 }

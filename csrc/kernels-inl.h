@@ -35,10 +35,14 @@ constexpr LayerKernels<typename V::scalar> layer_kernels() {
           pack_weights<gates, V>,
           unpack_weights<gates, V>,
           pack_transposed<gates, V>,
+          pack_projection<V>,
+          pack_transposed<1, V>,
+          unpack_projection<V>,
           input_product<CellOf, V>,
           forward_steps<CellOf, V>,
           backward_steps<CellOf, V>,
           input_gradient<CellOf, V>,
+          pack_panels<CellOf, V>,
           weight_gradient<CellOf, V>};
 }
 

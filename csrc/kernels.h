@@ -17,51 +17,67 @@ namespace lstm_fast {
 inline constexpr int max_vectors = 4;  // of one column block in w_t
 inline constexpr int max_rows = 6;     // of one register tile
 
+// Row r of a chunk is one row of the batch at one step: the rows of a step stand together, active rows only, step after
+// step. Rows of the batch are sorted by length, so that the active ones are the first.
 template <class T>
 struct ForwardChunk {
-  index B, I, H;
+  index I, H, Ho;  // P in place of H where h is meant: Ho
   index steps;
-  index gate_stride, unit_stride;
-  const T* const* x_rows;  // [steps*B]
+  const index* first_row;  // [steps+1] of a step
+  const index* c_row;      // [steps+1] row of c that holds the state before a step; [s+1] takes the state after it
+  index gate_stride, unit_stride, h_stride;
+  const T* const* x_rows;
+  T* const* y_rows;  // Ho valid units
   const T* w_ih;
   const T* w_hh;
-  T* gates;      // [steps*B] rows; in: anything; out: the activated gates if `save`
-  T* c;          // state before the chunk; step s reads c + s*c_step and writes c + (s+1)*c_step
-  index c_step;  // 0: in place
-  T* h[2];       // h[0]: state before the chunk; step s reads h[s%2] and writes h[(s+1)%2]
-  T* y;          // y + s*y_step + b*y_row: H valid units
-  index y_step, y_row;
+  const T* w_hr;  // packed by pack_projection; null: none
+  T* gates;       // in: pre-activations from x; out: the activated gates if `save`
+  T* c;
+  T* h[2];              // step s reads h[s%2] and writes h[(s+1)%2]
+  T* u;                 // [B] rows of o*tanh(c) before the projection
+  T* const* h_rows[2];  // the rows of h
   bool save;
 };
 
+// Rows run in processing order: the chunk's last step first.
 template <class T>
 struct BackwardChunk {
-  index B, I, H;
-  index steps;  // rows of dgates, x_rows, dx_rows, h_rows run in processing order: last step first, b ascending
-  index gate_stride, unit_stride;
-  const T* gates;  // the chunk's first step, as saved
-  const T* c;      // state before the chunk's first step; rows of one step after the other at c_step
-  index c_step;
-  const T* dy;  // the chunk's first step; null: zero
-  index dy_step, dy_row;
-  T* dh;      // in: gradient of h after the chunk; out: of h before it
-  T* dc;      // the same for c
-  T* dgates;  // [steps*B] rows
+  index I, H, Ho;
+  index steps;
+  const index* first_row;   // [steps+1] of processing step s, which is forward's step steps-1-s
+  const index* saved_row;   // [steps] of gates, for processing step s
+  const index* c_row;       // [steps] row of c before processing step s
+  const index* c_next_row;  // [steps] row of c after it
+  index gate_stride, unit_stride, h_stride;
+  const T* gates;
+  const T* c;
+  const T* const* dy_rows;  // null: zero
+  T* dh;                    // [B] rows at h_stride; in: gradient of h after the chunk; out: of h before it
+  T* dc;
+  T* dgates;
   const T* w_ih_t;
   const T* w_hh_t;
+  const T* w_hr_t;    // null: no projection
   T* const* dh_rows;  // [B]: the rows of dh
-  T* const* dx_rows;  // [steps*B]
+  T* const* dx_rows;
   const T* const* x_rows;
   const T* const* h_rows;  // h before the step
-  T* dw_ih;                // packed like w_ih, accumulated; its bias row is db
-  T* dw_hh;                // packed like w_hh, accumulated
-  T* panel;                // [max(I+1, H)][steps*B]
+  T* du;                   // [B] rows: gradient of o*tanh(c), with projection
+  T* const* du_rows;
+  T* dp;  // gradient of the projected h, rows at h_stride, with projection
+  const T* const* dp_rows;
+  T* u;        // o*tanh(c) again, rows at unit_stride, with projection
+  T* dw_ih;    // packed like w_ih, accumulated; its bias row is db
+  T* dw_hh;    // packed like w_hh, accumulated
+  T* dw_hr;    // [nb][p][vector][lane], accumulated
+  T* panel_x;  // [I+1][rows]
+  T* panel_h;  // [Ho][rows]
+  T* panel_p;  // [P][rows]
 };
 
-// Rows and columns of the deferred products, and the units and rows of a step, are given as ranges: outputs can be
-// split among threads, sums cannot.
-struct Range {
-  index begin, end;
+// The rows of a step are dealt to the participants in turn, so that each has as many as the others at every step.
+struct Deal {
+  index id, size;
 };
 
 template <class T>
@@ -71,11 +87,15 @@ struct LayerKernels {
   void (*pack_weights)(const T* w, index H, index K, const T* b_ih, const T* b_hh, bool bias_row, T* packed);
   void (*unpack_weights)(const T* packed, index H, index K, bool bias_row, T* w, T* b);
   void (*pack_transposed)(const T* w, index H, index K, T* packed);
-  void (*input_product)(const ForwardChunk<T>&, Range rows, Range blocks);
-  void (*forward_steps)(const ForwardChunk<T>&, Range rows);
-  void (*backward_steps)(const BackwardChunk<T>&, Range rows);
+  void (*pack_projection)(const T* w_hr, index P, index H, T* packed);
+  void (*pack_projection_transposed)(const T* w_hr, index P, index H, T* packed);
+  void (*unpack_projection)(const T* packed, index P, index H, T* w_hr);
+  void (*input_product)(const ForwardChunk<T>&, Range rows);
+  void (*forward_steps)(const ForwardChunk<T>&, Deal rows);
+  void (*backward_steps)(const BackwardChunk<T>&, Deal rows);
   void (*input_gradient)(const BackwardChunk<T>&, Range rows);
-  void (*weight_gradient)(const BackwardChunk<T>&, Range blocks);
+  void (*pack_panels)(const BackwardChunk<T>&, Deal tiles);
+  void (*weight_gradient)(const BackwardChunk<T>&, Deal tiles);
 };
 
 template <class T>

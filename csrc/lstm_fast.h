@@ -48,6 +48,7 @@ struct Shape {
   index P = 0;
   int layers = 1;
   int directions = 1;
+  bool reverse = false;  // of a single direction: from every row's last step to its first
 };
 
 // A [T,B,width] input whose rows are dense: element (t,b,k) is data[t*t_stride + b*b_stride + k]. Strides may be 0 or
@@ -76,13 +77,31 @@ struct WeightGradients {
   T* w_hr;
 };
 
+// How many threads a call may use, the caller included, and how much work each must get: a call of few flops is faster
+// alone than with a team that must be woken and waited for. Results do not depend on either.
+struct Threads {
+  int most = 1;
+  double least_flops = 3e6;        // of a call that wakes the team
+  double least_chunk_flops = 4e5;  // of each thread in every chunk of time
+  int* used = nullptr;             // out, if not null
+};
+
 // Called by the calling thread between chunks of work; true asks to stop.
 struct Poll {
   bool (*stop)(void* context) = nullptr;
   void* context = nullptr;
 };
 
-class Team;  // the thread team; null: the caller works alone
+// Between layers, in training: see dropout.h.
+struct Dropout {
+  double p = 0;  // 0..1
+  std::uint64_t seed = 0;
+};
+
+// Work is split into outputs among threads, sums never.
+struct Range {
+  index begin, end;
+};
 
 template <class T>
 struct ForwardArgs {
@@ -91,12 +110,13 @@ struct ForwardArgs {
   const T* h0;
   const T* c0;
   const Weights<T>* weights;  // [L*D]
-  const index* lengths;       // [B], null: every row has T steps
+  const index* lengths;       // [B], each 0..T, in any order; null: every row has T steps
   T* y;
   T* hn;
   T* cn;
   std::byte* reserve;  // reserve_bytes(), aligned to reserve_alignment; null: inference
-  Team* team;
+  Dropout dropout;     // p = 0 in inference
+  Threads threads;
   Poll poll;
 };
 
@@ -114,7 +134,8 @@ struct BackwardArgs {
   T* dh0;
   T* dc0;
   const WeightGradients<T>* weights;  // [L*D]
-  Team* team;
+  Dropout dropout;
+  Threads threads;
   Poll poll;
 };
 
@@ -122,6 +143,8 @@ struct BackwardArgs {
 template <class T>
 struct StatesArgs {
   Shape shape;
+  const index* lengths;
+  bool dropout;
   const std::byte* reserve;
   int layer;
   int direction;
@@ -133,7 +156,7 @@ inline constexpr std::size_t reserve_alignment = 64;
 
 // Bytes of the reserve; throws std::bad_alloc when they exceed the address space.
 template <class T>
-std::size_t reserve_bytes(const Isa& isa, Cell cell, const Shape& shape);
+std::size_t reserve_bytes(const Isa& isa, Cell cell, const Shape& shape, const index* lengths, bool dropout);
 
 // Both return false if `poll` asked to stop: outputs are then undefined. They throw std::bad_alloc before any work,
 // never later. A reserve belongs to the instruction set that wrote it.

@@ -1,5 +1,7 @@
 #include "arrays.h"
 
+#include <algorithm>
+
 namespace lstm_fast::python {
 namespace {
 
@@ -80,6 +82,32 @@ std::optional<py::array> require_optional(const py::handle& value, const char* n
                                           const char* like, bool dense) {
   if (value.is_none()) return std::nullopt;
   return require(value, name, wanted, code, like, dense);
+}
+
+Dims require_lengths(const py::object& lengths, index B, index T) {
+  const bool listed = py::isinstance<py::list>(lengths) || py::isinstance<py::tuple>(lengths);
+  if (!listed && !is_plain_array(lengths)) {
+    throw py::type_error("lengths: expected an array of integers, got " + type_name(lengths));
+  }
+  const py::array given = py::array::ensure(lengths);
+  if (!given) {
+    PyErr_Clear();
+    throw py::type_error("lengths: expected integers of one dimension");
+  }
+  if (given.size() > 0 && given.dtype().kind() != 'i' && given.dtype().kind() != 'u') {
+    throw py::type_error("lengths: expected an integer dtype, got " + std::string(py::str(given.dtype())));
+  }
+  if (given.ndim() != 1 || given.shape(0) != B) {
+    throw py::value_error("lengths: expected shape " + shape_text(Dims{B}) + ", got " + shape_text(given));
+  }
+  const auto integers = py::array_t<index, py::array::c_style | py::array::forcecast>::ensure(given);
+  Dims found(integers.data(), integers.data() + B);
+  const auto wrong = std::find_if(found.begin(), found.end(), [=](index length) { return length < 0 || length > T; });
+  if (wrong != found.end()) {
+    throw py::value_error("lengths: expected each in 0.." + std::to_string(T) + ", got " + std::to_string(*wrong) +
+                          " at row " + std::to_string(wrong - found.begin()));
+  }
+  return found;
 }
 
 }  // namespace lstm_fast::python

@@ -30,6 +30,10 @@ py::array require(const py::handle& value, const char* name, const Dims& wanted,
 std::optional<py::array> require_optional(const py::handle& value, const char* name, const Dims& wanted, char code,
                                           const char* like, bool dense);
 
+// lengths as given by the user: an array or list of integers [B], each 0..T. TypeError for another dtype, ValueError
+// else.
+Dims require_lengths(const py::object& lengths, index B, index T);
+
 // Without NumPy's check of the writeable flag: constness follows from what the kernels' argument structs promise.
 template <class T>
 T* data_of(const py::array& array) {

@@ -1,16 +1,22 @@
 // Instruction sets, the FMA peak, the compiler.
 #include <pybind11/stl.h>
 
+#include <atomic>
 #include <stdexcept>
 
 #include "bindings.h"
 #include "lstm_fast.h"
+#include "threads.h"
 
 namespace lstm_fast::python {
 
 namespace py = pybind11;
 
 namespace {
+
+std::atomic<int> chosen_threads{1};
+std::atomic<bool> teams_for_all{false};
+thread_local int used_threads = 0;
 
 double peak(const std::string& dtype, double seconds) {
   if (dtype != "float32" && dtype != "float64") {
@@ -30,13 +36,29 @@ const char* compiler() {
 
 }  // namespace
 
+Threads threads_of_call() {
+  Threads threads;
+  threads.most = chosen_threads.load(std::memory_order_relaxed);
+  if (teams_for_all.load(std::memory_order_relaxed)) threads.least_flops = threads.least_chunk_flops = 0;
+  threads.used = &used_threads;
+  return threads;
+}
+
 void bind_config(py::module_& module) {
+  module.def("num_threads", [] { return chosen_threads.load(std::memory_order_relaxed); });
+  // For tests: a team even for work that is faster alone, and how many threads this thread's last call used.
+  module.def(
+      "use_team_always", [](bool always) { teams_for_all.store(always, std::memory_order_relaxed); },
+      py::arg("always"));
+  module.def("threads_used", [] { return used_threads; });
+  module.def("set_num_threads", [](int n) { chosen_threads.store(n, std::memory_order_relaxed); }, py::arg("n"));
   module.def("isa", [] { return isa_name(active_isa()); });
   module.def("set_isa", [](const std::string& name) { set_isa(name); }, py::arg("name"));
   module.def("isas_built", isas_built);
   module.def("isas_usable", isas_usable);
   module.def("compiler", compiler);
   module.def("fma_peak", peak, py::arg("dtype"), py::arg("seconds"));
+  module.def("barrier_ns", barrier_ns, py::arg("threads"), py::call_guard<py::gil_scoped_release>());
 }
 
 }  // namespace lstm_fast::python

@@ -3,7 +3,11 @@
 
 #include <pybind11/pybind11.h>
 
+#include "lstm_fast.h"
+
 namespace lstm_fast::python {
+
+Threads threads_of_call();  // as set from Python
 
 void bind_lstm(pybind11::module_& module);
 void bind_config(pybind11::module_& module);

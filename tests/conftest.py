@@ -26,10 +26,19 @@ else:
 
 
 @pytest.fixture(autouse=True)
-def _isa_stays_as_it_was() -> Iterator[None]:
-    before = lf.isa()
+def _settings_stay_as_they_were() -> Iterator[None]:
+    before = lf.isa(), lf.get_num_threads()
     yield
-    lf.set_isa(before)
+    lf.set_isa(before[0])
+    lf.set_num_threads(before[1])
+
+
+@pytest.fixture
+def team() -> Iterator[None]:
+    """Lets small problems, too, use as many threads as lf.set_num_threads says; core.threads_used() proves it."""
+    core.use_team_always(True)
+    yield
+    core.use_team_always(False)
 
 
 @pytest.fixture(params=core.isas_usable())

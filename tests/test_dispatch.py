@@ -137,12 +137,6 @@ def test_show_config_tells_the_set(capsys):
         assert word in printed
 
 
-def test_one_thread():
-    assert lf.get_num_threads() == 1
-    lf.set_num_threads(1)
-    assert lf.get_num_threads() == 1
-
-
 # --- proven forced: with the kernels of the other sets overwritten the run survives, with its own it does not --------
 
 

@@ -169,11 +169,21 @@ def test_from_state_dict_without_an_lstm(mapping):
         lf.LSTM.from_state_dict(mapping)
 
 
-def test_from_state_dict_of_two_layers_comes_later():
-    layer = lf.LSTM(3, 3).state_dict()
-    both = layer | {name.replace("l0", "l1"): value for name, value in layer.items()}
-    with pytest.raises(NotImplementedError, match="num_layers"):
-        lf.LSTM.from_state_dict(both)
+@pytest.mark.parametrize("options", [{"num_layers": 3}, {"bidirectional": True}, {"proj_size": 2}, {"bias": False}])
+def test_from_state_dict_infers_the_options(options):
+    layer = lf.LSTM(5, 3, **options)
+    twin = lf.LSTM.from_state_dict(layer.state_dict())
+    assert repr(twin) == repr(layer)
+    assert list(twin.parameters) == list(layer.parameters)
+    assert_all_same_bits(twin.parameters, layer.parameters)
+
+
+def test_from_state_dict_takes_what_the_values_do_not_tell():
+    layer = lf.LSTM(5, 3, 2)
+    twin = lf.LSTM.from_state_dict(layer.state_dict(), dropout=0.25, batch_first=True)
+    assert (twin.dropout, twin.batch_first) == (0.25, True)
+    with pytest.raises(TypeError, match="num_layers"):
+        lf.LSTM.from_state_dict(layer.state_dict(), num_layers=2)
 
 
 @pytest.mark.parametrize("batch_first", [False, True])

@@ -108,7 +108,8 @@ def test_reserve_shows_the_gates(dtype, isa):
     problem = draw(6, 5, 4, 17, dtype)
     *_, truth = lf.reference.lstm_forward(**problem.forward)
     seen = states(problem)
-    expected = {name: truth.gates[:, k] for k, name in enumerate("ifgo")} | {"c": truth.c[1:]}
+    (block,) = truth.blocks
+    expected = {name: block.gates[:, k] for k, name in enumerate("ifgo")} | {"c": block.c[1:]}
     bound = tolerance(*problem.shape, dtype, backward=False)
     for name, value in expected.items():
         measured = getattr(seen, name)

@@ -57,7 +57,8 @@ def test_worked_example_single_step():
 
 def test_worked_example_gates_on_the_way():
     _, _, _, reserve = lf.reference.lstm_forward(X[None], H0, C0, *WEIGHTS)
-    i, f, g, o = reserve.gates[0, :, 0, 0]
+    (block,) = reserve.blocks
+    i, f, g, o = block.gates[0, :, 0, 0]
     assert f == pytest.approx(1 / (1 + np.exp(-5.95)), abs=1e-15)
     assert g == pytest.approx(np.tanh(2.03), abs=1e-15)
     assert g == pytest.approx(0.966, abs=5e-4)
@@ -69,7 +70,8 @@ def test_worked_example_gates_on_the_way():
 def test_worked_example_sequences(name):
     y, hn, _, reserve = lf.reference.lstm_forward(**sequence_problem(name))
     assert np.abs(y[:, 0, 0] - DAYS[name][:, 0]).max() <= 1e-6
-    assert np.abs(reserve.c[1:, 0, 0] - DAYS[name][:, 1]).max() <= 1e-6
+    (block,) = reserve.blocks
+    assert np.abs(block.c[1:, 0, 0] - DAYS[name][:, 1]).max() <= 1e-6
     assert round(float(hn[0, 0])) == PREDICTIONS[name]
 
 
@@ -105,11 +107,13 @@ def test_nothing_is_written_into_arguments_or_reserve():
     problem = draw(4, 2, 3, 5, "float64")
     before = problem.copy()
     _, _, _, reserve = lf.reference.lstm_forward(**problem.forward)
-    saved = [value.copy() for value in reserve if isinstance(value, np.ndarray)]
+    kept = [value for value in (*reserve, *reserve.blocks[0]) if isinstance(value, np.ndarray)]
+    saved = [value.copy() for value in kept]
+    assert len(kept) == 6
     lf.reference.lstm_backward(reserve, **problem.backward)
     for name, value in problem.arrays.items():
         np.testing.assert_array_equal(value, before.arrays[name], err_msg=name)
-    for value, copy in zip((v for v in reserve if isinstance(v, np.ndarray)), saved, strict=True):
+    for value, copy in zip(kept, saved, strict=True):
         np.testing.assert_array_equal(value, copy)
 
 

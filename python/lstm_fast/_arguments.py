@@ -24,30 +24,22 @@ def flag(value: bool, name: str) -> bool:
     return bool(value)
 
 
-def limit(value: float, name: str) -> float:
-    """Value as a float; TypeError if it is no number, ValueError if it is negative or NaN."""
+def limit(value: float, name: str, most: float = math.inf) -> float:
+    """Value as a float; TypeError if it is no number, ValueError if it is NaN or outside [0, most]."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
-    if math.isnan(value) or value < 0:
-        raise ValueError(f"{name}: expected a number >= 0, got {value}")
+    if not 0 <= value <= most:
+        wanted = "a number >= 0" if most == math.inf else f"a number in [0, {most:g}]"
+        raise ValueError(f"{name}: expected {wanted}, got {value}")
     return float(value)
 
 
 # Option: the values that this version takes.
 _SCOPE: dict[str, tuple[Any, ...]] = {
-    "num_layers": (1,),
-    "bidirectional": (False,),
-    "proj_size": (0,),
-    "dropout": (0.0,),
-    "dropout_seed": (None,),
-    "w_hr": (None,),
-    "lengths": (None,),
-    "reverse": (False,),
     "save": ("gates", None),
     "truncate": (None,),
     "grad_clip": (None,),
     "resets": (None,),
-    "num_threads": (1,),
 }
 
 

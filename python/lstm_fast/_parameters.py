@@ -5,26 +5,48 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[Any]
 
-_NAME = re.compile(r"(?:weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_reverse)?")
+KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+_NAME = re.compile(rf"(?:{'|'.join(KINDS)})_l(\d+)(_reverse)?")
 
 
-def initial_parameters(
-    input_size: int, hidden_size: int, bias: bool, dtype: np.dtype[Any], seed: int | None
-) -> dict[str, Array]:
+class Sizes(NamedTuple):
+    """What the shapes of all parameters follow from."""
+
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    bias: bool
+    directions: int
+    proj_size: int
+
+
+def parameter_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
+    """Every parameter's shape, in PyTorch's order."""
+    rows, width = 4 * sizes.hidden_size, sizes.proj_size or sizes.hidden_size
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer in range(sizes.num_layers):
+        inputs = sizes.directions * width if layer else sizes.input_size
+        for suffix in ("", "_reverse")[: sizes.directions]:
+            own: list[tuple[int, ...] | None] = [(rows, inputs), (rows, width), None, None, None]
+            if sizes.bias:
+                own[2:4] = (rows,), (rows,)
+            if sizes.proj_size:
+                own[4] = (sizes.proj_size, sizes.hidden_size)
+            shapes |= {f"{kind}_l{layer}{suffix}": shape for kind, shape in zip(KINDS, own, strict=True) if shape}
+    return shapes
+
+
+def initial_parameters(sizes: Sizes, dtype: np.dtype[Any], generator: np.random.Generator) -> dict[str, Array]:
     """U(-1/sqrt(H), 1/sqrt(H)) for every parameter, biases too, drawn in PyTorch's order."""
-    rows = 4 * hidden_size
-    shapes: dict[str, tuple[int, ...]] = {"weight_ih_l0": (rows, input_size), "weight_hh_l0": (rows, hidden_size)}
-    if bias:
-        shapes |= {"bias_ih_l0": (rows,), "bias_hh_l0": (rows,)}
-    generator = np.random.default_rng(seed)
-    bound = 1 / math.sqrt(hidden_size)
+    bound = 1 / math.sqrt(sizes.hidden_size)
+    shapes = parameter_shapes(sizes)
     return {name: generator.uniform(-bound, bound, shape).astype(dtype) for name, shape in shapes.items()}
 
 

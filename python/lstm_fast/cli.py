@@ -10,13 +10,14 @@ import functools
 import importlib
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import __version__, get_num_threads, isa, set_num_threads
+from . import __version__, config, get_num_threads, isa
 from . import _lstm_fast_core as core
-from .bench import chart, machine, problems, report, sweep, verification
+from .bench import chart, machine, points, problems, report, sweep, verification
 from .bench.engines import PASSES
 from .bench.packages import MissingPackageError, optional_versions, require
 from .bench.peers import all_engines, load_peer, missing_packages
@@ -33,11 +34,19 @@ def _information() -> dict[str, Any]:
         chosen = isa()
     except ValueError as error:  # LSTM_FAST_ISA names none of this machine's: say so, as the kernels will
         chosen = f"none: {error}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # import has warned of a variable that holds no number
+        default, source = config.threads_and_source()
+    number = get_num_threads()
     return {
         "version": __version__,
         "compiler": core.compiler(),
         "isa": {"built": core.isas_built(), "usable": core.isas_usable(), "chosen": chosen},
-        "threads": {"number": get_num_threads(), "source": "this version computes on the calling thread"},
+        "threads": {
+            "number": number,
+            "source": source if number == default else "set_num_threads",
+            "barrier_ns": core.barrier_ns(number),
+        },
         "cpu": {"model": machine.cpu_model(), "usable": machine.usable_cpus()},
         "environment": machine.environment_variables(),
         "packages": {"numpy": require("numpy", "lstm_fast").__version__} | optional_versions(),
@@ -59,7 +68,8 @@ def info(options: argparse.Namespace) -> int:
         "isa built": " ".join(sets["built"]),
         "isa usable": " ".join(sets["usable"]),
         "isa chosen": sets["chosen"],
-        "threads": f"{threads['number']}  ({threads['source']})",
+        "threads": f"{threads['number']}  (from {threads['source']})",
+        "thread barrier": f"{threads['barrier_ns']:,.0f} ns" if threads["barrier_ns"] else "none: one thread",
         "cpu": f"{cpu['model']}, {cpu['usable']} usable",
         "gpu": ", ".join(facts["gpu"]) or "none found",
         "environment": " ".join(f"{n}={v}" for n, v in facts["environment"].items())
@@ -74,16 +84,22 @@ def info(options: argparse.Namespace) -> int:
 def verify(options: argparse.Namespace) -> int:
     """Check every kernel of this installation; 1 if one fails."""
     failed = 0
-    print(f"{len(problems.VERIFY_SHAPES)} shapes each; errors as a share of the allowed one")
-    print(f"{'kernel':<14}{'isa':<10}{'values':>8}{'gradients':>11}")
+    print("errors of the values and of the gradients as a share of the allowed one, the worst of all shapes")
+    isas = core.isas_usable()
+    print(f"{'kernel':<14}{'layer':<15}{'shapes':>6}" + "".join(f"{name:>16}" for name in isas))
     for kernel in problems.KERNELS:
-        for verdict in verification.verify(kernel):
-            failed += not verdict.ok
-            note = "ok" if verdict.ok else "FAILED"
-            if verdict.inference_differs:
-                note += f": inference and training differ in bits at {verdict.inference_differs} shapes"
-            label = f"{kernel.cell} {kernel.dtype}"
-            print(f"{label:<14}{verdict.isa:<10}{verdict.values:>8.3f}{verdict.gradients:>11.3f}  {note}", flush=True)
+        for name, (shapes, _) in points.VERIFY.items():
+            verdicts = verification.verify(kernel, name)
+            wrong = [verdict for verdict in verdicts if not verdict.ok]
+            failed += len(wrong)
+            line = f"{kernel.cell} {kernel.dtype}".ljust(14) + f"{name:<15}{len(shapes):>6}"
+            line += "".join(f"{verdict.values:>10.3f}{verdict.gradients:>6.3f}" for verdict in verdicts)
+            print(line, f" FAILED on {', '.join(v.isa for v in wrong)}" if wrong else " ok", flush=True)
+            for verdict in wrong:
+                if verdict.inference_differs:
+                    print(
+                        f"  {verdict.isa}: inference and training differ in bits at {verdict.inference_differs} shapes"
+                    )
     hashes = verification.certificates()
     same = len(set(hashes.values())) == 1
     failed += not same
@@ -97,18 +113,22 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def _grid(options: argparse.Namespace) -> list[problems.Problem]:
-    grid = problems.QUICK if options.quick else problems.FULL
+    full, quick = (points.RAGGED_FULL, points.RAGGED_QUICK) if options.ragged else (points.FULL, points.QUICK)
+    grid = quick if options.quick else full
     sizes = grid.sizes
     if options.batch or options.hidden:
         batches = options.batch or sorted({b for b, _ in sizes})
         sizes = tuple((b, h) for b in batches for h in options.hidden or sorted({h for _, h in sizes}))
     kernel = problems.Kernel(options.cell, options.dtype)
-    return problems.grid_problems(kernel, problems.Grid(tuple(options.seq or grid.steps), sizes))
+    layer = {"layers": options.layers, "directions": 1 + options.bidirectional, "projection": options.proj}
+    return points.grid_problems(
+        kernel, points.Grid(tuple(options.seq or grid.steps), sizes), ragged=options.ragged, **layer
+    )
 
 
 def bench(options: argparse.Namespace) -> int:
     """Check, time, print and draw; 1 if a result was wrong."""
-    set_num_threads(options.threads)
+    number = options.threads or get_num_threads()
     for package in ("rich", "matplotlib"):  # asked for now, not after minutes of measuring
         require(package, "bench")
     for path in (options.json, options.plot):
@@ -121,19 +141,25 @@ def bench(options: argparse.Namespace) -> int:
     grid = _grid(options)
     console = report.console()
     say = functools.partial(console.print, markup=False, soft_wrap=True)  # brackets in "lstm_fast[peers]" are no markup
-    with machine.peer_threads(options.threads) as threads:
+    with machine.engine_threads(number) as threads:
         facts = machine.describe()
         say(f"{facts['cpu']}, usable CPUs: {facts['usable_cpus']}")
-        say(f"lstm_fast {__version__}, {facts['isa']}, {options.threads} thread, {facts['compiler']}; against")
+        say(f"lstm_fast {__version__}, {facts['isa']}, {report.count(number, 'thread')}, {facts['compiler']}; against")
         for made in classes[1:]:
             say(f"  {report.engine_line(made, threads)}")
         for made in missing:
             say(f"  {report.missing_line(made)}")
         with report.progress(console, grid) as move:
             budget = QUICK_BUDGET if options.quick else FULL_BUDGET
-            measured = sweep.run(grid, classes, options.threads, budget, move)
+            measured = sweep.run(grid, classes, number, budget, move)
         content = report.as_json(measured, classes, missing, threads)
-    say(f"FMA peak of one core, measured in this run: {measured.peak.gflops:.1f} GFLOP/s ({options.dtype})\n")
+    say(f"FMA peak of one core, measured in this run: {measured.peak.gflops:.1f} GFLOP/s ({options.dtype})")
+    say("% of peak: of that peak times the threads that lstm_fast used; FLOPs of valid steps only")
+    if options.ragged:
+        say("lengths uniform in 10..T, one fixed draw; over own padded: time / (valid share x own time padded)")
+    if number > 1:
+        say("barrier: of the threads' team, measured beside each row; times with more than 80 ns are not its best")
+    say("")
     for which in PASSES:
         console.print(report.table(measured, which, others))
     if report.busy(measured):
@@ -141,7 +167,7 @@ def bench(options: argparse.Namespace) -> int:
     for name, reason in measured.unsupported.items():
         say(f"{name} sat out: {reason}")
     report.write_json(options.json, content)
-    chart.draw(measured, others, report.caption(measured, options.threads), options.plot)
+    chart.draw(measured, others, report.caption(measured, number), options.plot)
     say(f"figures: {options.json}\nchart:   {options.plot}")
     for line in measured.failures:
         print(f"WRONG RESULT: {line}", file=sys.stderr)
@@ -189,9 +215,15 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--hidden", type=positive, nargs="+", metavar="H", help="hidden sizes; the input size is the same"
     )
+    command.add_argument("--layers", type=positive, default=1, metavar="L", help="layers, default 1")
+    command.add_argument("--bidirectional", action="store_true", help="every layer in both directions")
+    command.add_argument("--proj", type=positive, default=0, metavar="P", help="project h to P units, default: none")
+    command.add_argument(
+        "--ragged", action="store_true", help="rows of lengths uniform in 10..T, beside our own padded time"
+    )
     command.add_argument("--dtype", choices=problems.DTYPES, default=problems.DTYPES[0])
     command.add_argument(
-        "--threads", type=positive, default=1, metavar="N", help="for every engine; only 1 in this version"
+        "--threads", type=positive, metavar="N", help="for every engine; default: what `lstm-fast info` says"
     )
     command.add_argument("--quick", action="store_true", help="fewer points: ends within a minute on two cores")
     peer_help = "adds your own engine, see the text of lstm_fast.bench.engines; repeatable"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -11,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _lstm_fast_core as _core
-from ._arguments import flag, integer, require_in_scope
-from ._parameters import infer_options, initial_parameters, load_parameters
+from ._arguments import flag, integer, limit, require_in_scope
+from ._parameters import KINDS, Sizes, infer_options, initial_parameters, load_parameters
 
 Array = NDArray[Any]
 State = tuple[Array, Array]
@@ -44,6 +45,7 @@ class LayerReserve:
     layer: LSTM
     core: _core.Reserve
     unbatched: bool
+    dropout_seed: int | None  # of the masks; None without dropout
 
     @property
     def nbytes(self) -> int:
@@ -51,10 +53,11 @@ class LayerReserve:
         return self.core.nbytes
 
     def states(self, layer: int = 0, reverse: bool = False) -> States:
-        """The gates and all c of one layer and direction, copied."""
-        if layer != 0 or reverse:
-            raise ValueError(f"layer, reverse: expected 0, False: the only ones, got {layer!r}, {reverse!r}")
-        gates, c = self.core.states()
+        """The gates and all c of one layer and direction, copied; 0 beyond a row's length.
+
+        ValueError if there is no such layer or direction.
+        """
+        gates, c = self.core.states(layer, int(reverse))
         return States(*(self.layer._arrange(a, self.unbatched) for a in (*gates, c)))
 
 
@@ -64,13 +67,16 @@ class LSTM:
     Args:
         input_size: I, at least 0.
         hidden_size: H, at least 1.
-        bias: whether the layer has ``bias_ih_l0`` and ``bias_hh_l0``.
+        num_layers: layers, each of which takes the output of the one below; at least 1.
+        bias: whether the layers have ``bias_ih`` and ``bias_hh``.
         batch_first: x, y and their gradients are [B,T,.] instead of [T,B,.]; states never are.
+        dropout: rate in [0, 1] at which :meth:`forward` zeroes outputs of every layer but the last, scaling the others
+            by 1 / (1 - dropout); a mask depends on the seed, layer, step, row and unit only.
+        bidirectional: every layer runs in both directions, D = 2; outputs stand side by side on the last axis.
+        proj_size: P; h is projected from H to P units, 0 for none.
         dtype: float32 or float64, of the parameters and of every array given.
-        seed: of the initial parameters, U(-1/sqrt(H), 1/sqrt(H)), in the order of ``parameters``; None draws fresh.
-
-    ``num_layers``, ``dropout``, ``bidirectional`` and ``proj_size`` keep their places for a later version and raise
-    NotImplementedError for anything but their defaults.
+        seed: of the initial parameters, U(-1/sqrt(H), 1/sqrt(H)), in the order of ``parameters``, and then of the
+            dropout seeds; None draws fresh.
 
     Raises TypeError or ValueError for arguments of the wrong type or size.
     """
@@ -91,26 +97,34 @@ class LSTM:
     ) -> None:
         self.input_size = integer(input_size, "input_size", 0)
         self.hidden_size = integer(hidden_size, "hidden_size", 1)
+        self.num_layers = integer(num_layers, "num_layers", 1)
         self.bias = flag(bias, "bias")
         self.batch_first = flag(batch_first, "batch_first")
-        require_in_scope(
-            num_layers=integer(num_layers, "num_layers", 1),
-            dropout=dropout,
-            bidirectional=flag(bidirectional, "bidirectional"),
-            proj_size=integer(proj_size, "proj_size", 0),
-        )
+        self.dropout = limit(dropout, "dropout", 1.0)
+        self.bidirectional = flag(bidirectional, "bidirectional")
+        self.proj_size = integer(proj_size, "proj_size", 0)
+        if self.proj_size >= self.hidden_size:
+            raise ValueError(f"proj_size: expected less than hidden_size = {hidden_size}, got {proj_size}")
+        if self.dropout > 0 and self.num_layers == 1:
+            warnings.warn("dropout: a single layer has none, since it acts between layers", stacklevel=2)
         self.dtype = np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):
             raise TypeError(f"dtype: expected float32 or float64, got {self.dtype}")
-        self.parameters: Mapping[str, Array] = MappingProxyType(
-            initial_parameters(self.input_size, self.hidden_size, self.bias, self.dtype, seed)
-        )
+        self._generator = np.random.default_rng(seed)
+        sizes = Sizes(self.input_size, self.hidden_size, self.num_layers, self.bias, 1 + bidirectional, self.proj_size)
+        self.parameters: Mapping[str, Array] = MappingProxyType(initial_parameters(sizes, self.dtype, self._generator))
 
     def __repr__(self) -> str:
-        return (
-            f"LSTM({self.input_size}, {self.hidden_size}, bias={self.bias}, batch_first={self.batch_first}, "
-            f"dtype={self.dtype.name})"
-        )
+        options = {
+            "num_layers": (self.num_layers, 1),
+            "bias": (self.bias, True),
+            "batch_first": (self.batch_first, False),
+            "dropout": (self.dropout, 0.0),
+            "bidirectional": (self.bidirectional, False),
+            "proj_size": (self.proj_size, 0),
+        }
+        chosen = "".join(f"{name}={value!r}, " for name, (value, default) in options.items() if value != default)
+        return f"LSTM({self.input_size}, {self.hidden_size}, {chosen}dtype={self.dtype.name})"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "parameters": dict(self.parameters)}
@@ -146,17 +160,16 @@ class LSTM:
         return layer
 
     def __call__(
-        self, x: ArrayLike, state: tuple[ArrayLike, ArrayLike] | None = None, *, lengths: Any = None
+        self, x: ArrayLike, state: tuple[ArrayLike, ArrayLike] | None = None, *, lengths: ArrayLike | None = None
     ) -> tuple[Array, State]:
         """Inference: y and the final state (hn, cn); nothing is saved.
 
-        x [T,B,I], [B,T,I] if batch_first, or [T,I] unbatched; state (h0, c0), each [1,B,H] ([1,H]
-        unbatched), None: zeros.
-        TypeError and ValueError as in :mod:`lstm_fast.ops`; lists are converted to the layer's dtype, arrays never are.
+        x [T,B,I], [B,T,I] if batch_first, or [T,I] unbatched; y alike with D*H (D*P) in place of I. state (h0, c0),
+        [num_layers*D,B,H] each ([num_layers*D,H] unbatched; h0 with P in place of H), None: zeros. lengths: as in
+        :mod:`lstm_fast.ops`. Dropout is off. TypeError and ValueError as there; lists are converted to the layer's
+        dtype, arrays never are.
         """
-        if lengths is not None:
-            require_in_scope(lengths=lengths)
-        y, state_n, _, _ = self._run(x, state, save=False)
+        y, state_n, _, _ = self._run(x, state, lengths, save=False, seed=0)
         return y, state_n
 
     def forward(
@@ -164,7 +177,7 @@ class LSTM:
         x: ArrayLike,
         state: tuple[ArrayLike, ArrayLike] | None = None,
         *,
-        lengths: Any = None,
+        lengths: ArrayLike | None = None,
         save: str = "gates",
         dropout_seed: int | None = None,
         truncate: int | None = None,
@@ -173,17 +186,21 @@ class LSTM:
     ) -> tuple[Array, State, LayerReserve]:
         """Training: as a call of the layer, and the reserve that :meth:`backward` takes.
 
-        y is read-only, since the reserve refers to it; x must not change until backward. The other options belong to
-        later versions and raise NotImplementedError.
+        Dropout is on; its seed, in [0, 2^64), is drawn from the layer's generator when ``dropout_seed`` is None. y is
+        read-only, since the reserve refers to it; x must not change until backward. The other options belong to later
+        versions and raise NotImplementedError.
         """
-        require_in_scope(
-            lengths=lengths, save=save, dropout_seed=dropout_seed, truncate=truncate, grad_clip=grad_clip, resets=resets
-        )
+        require_in_scope(save=save, truncate=truncate, grad_clip=grad_clip, resets=resets)
         if save is None:
             raise ValueError("save: expected 'gates', got None; call the layer itself for inference")
-        y, state_n, reserve, unbatched = self._run(x, state, save=True)
+        seed = None if dropout_seed is None else integer(dropout_seed, "dropout_seed", 0)
+        if seed is not None and seed >= 2**64:
+            raise ValueError(f"dropout_seed: expected less than 2^64, got {seed}")
+        if seed is None and self.dropout > 0:
+            seed = int(self._generator.integers(2**64, dtype=np.uint64))
+        y, state_n, reserve, unbatched = self._run(x, state, lengths, save=True, seed=seed or 0)
         assert reserve is not None
-        return y, state_n, LayerReserve(self, reserve, unbatched)
+        return y, state_n, LayerReserve(self, reserve, unbatched, seed if self.dropout > 0 else None)
 
     def backward(
         self,
@@ -203,12 +220,23 @@ class LSTM:
         unbatched = reserve.unbatched
         dy = None if dy is None else self._time_major(self._array(dy, "dy"), "dy", 2 if unbatched else 3)
         dhn, dcn = self._state_pair(dstate_n, ("dhn", "dcn"), "dstate_n", unbatched)
-        found = _core.lstm_backward(reserve.core, dy, dhn, dcn)
-        names = {"weight_ih_l0": "w_ih", "weight_hh_l0": "w_hh", "bias_ih_l0": "b_ih", "bias_hh_l0": "b_hh"}
-        dh0, dc0 = (found[name][:, 0] if unbatched else found[name] for name in ("h0", "c0"))
-        return Gradients(
-            self._arrange(found["x"], unbatched), (dh0, dc0), {name: found[names[name]] for name in self.parameters}
-        )
+        dx, dh0, dc0, found = _core.lstm_backward(reserve.core, dy, dhn, dcn)
+        parameters: dict[str, Array] = {}
+        for names, (dw_ih, dw_hh, db, dw_hr) in zip(self._names(), found, strict=True):
+            # The two biases have equal gradients, in arrays of their own.
+            own = (dw_ih, dw_hh, db, None if db is None else db.copy(), dw_hr)
+            parameters |= {name: gradient for name, gradient in zip(names, own, strict=True) if gradient is not None}
+        if unbatched:
+            dh0, dc0 = dh0[:, 0], dc0[:, 0]
+        return Gradients(self._arrange(dx, unbatched), (dh0, dc0), parameters)
+
+    def _names(self) -> list[tuple[str, ...]]:
+        """The parameters' names of every layer and direction: w_ih, w_hh, b_ih, b_hh, w_hr."""
+        return [
+            tuple(f"{kind}_l{layer}{suffix}" for kind in KINDS)
+            for layer in range(self.num_layers)
+            for suffix in (("", "_reverse") if self.bidirectional else ("",))
+        ]
 
     def _array(self, value: ArrayLike, name: str) -> Array:
         """Lists become arrays of the layer's dtype, arrays never do; whatever else is left to the kernels' check."""
@@ -247,23 +275,30 @@ class LSTM:
         pair_name: str,
         unbatched: bool,
     ) -> tuple[Array | None, Array | None]:
-        """Two states as [1,B,H] arrays; None where there is none."""
+        """Two states as [L*D,B,.] arrays; None where there is none."""
         if pair is None:
             return None, None
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise TypeError(f"{pair_name}: expected a tuple ({', '.join(names)}), got {type(pair).__name__}")
         arrays: list[Array | None] = []
-        for value, name in zip(pair, names, strict=True):
+        for value, name, width in zip(pair, names, self._state_widths(), strict=True):
             array = None if value is None else self._array(value, name)
             if array is not None and unbatched:
-                if array.shape != (1, self.hidden_size):
-                    raise ValueError(f"{name}: expected shape {(1, self.hidden_size)}, got {array.shape}")
+                if array.shape != (self._state_count(), width):
+                    raise ValueError(f"{name}: expected shape {(self._state_count(), width)}, got {array.shape}")
                 array = array[:, None]
             arrays.append(array)
         return arrays[0], arrays[1]
 
+    def _state_count(self) -> int:
+        return self.num_layers * (1 + self.bidirectional)
+
+    def _state_widths(self) -> tuple[int, int]:
+        """Of h and of c."""
+        return self.proj_size or self.hidden_size, self.hidden_size
+
     def _run(
-        self, x: ArrayLike, state: tuple[ArrayLike, ArrayLike] | None, save: bool
+        self, x: ArrayLike, state: tuple[ArrayLike, ArrayLike] | None, lengths: ArrayLike | None, save: bool, seed: int
     ) -> tuple[Array, State, _core.Reserve | None, bool]:
         x = self._array(x, "x")
         unbatched = x.ndim == 2
@@ -271,21 +306,25 @@ class LSTM:
             axes = "[B,T,I]" if self.batch_first else "[T,B,I]"
             raise ValueError(f"x: expected {axes} or [T,I] with I = {self.input_size}, got shape {x.shape}")
         x = self._time_major(x, "x", x.ndim)
+        h0: Array | None
+        c0: Array | None
         if state is None:
-            zeros = np.zeros((1, x.shape[1], self.hidden_size), self.dtype)
-            h0, c0 = zeros, zeros
+            h0, c0 = (np.zeros((self._state_count(), x.shape[1], width), self.dtype) for width in self._state_widths())
         else:
-            h0, c0 = self._state_pair(state, ("h0", "c0"), "state", unbatched)  # type: ignore[assignment]
-        p = self.parameters
+            h0, c0 = self._state_pair(state, ("h0", "c0"), "state", unbatched)
+        weights: list[Any] = [tuple(map(self.parameters.get, names)) for names in self._names()]
         y, hn, cn, reserve = _core.lstm_forward(
             x,
             h0,
             c0,
-            p["weight_ih_l0"],
-            p["weight_hh_l0"],
-            p.get("bias_ih_l0"),
-            p.get("bias_hh_l0"),
+            weights,
+            lengths,
+            self.num_layers,
+            1 + self.bidirectional,
+            False,
             save,
+            self.dropout if self.num_layers > 1 else 0.0,
+            seed,
             _core.Form.stack,
         )
         if unbatched:

@@ -1,9 +1,12 @@
 """Measuring and checking, shared by ``lstm-fast bench``, ``lstm-fast verify`` and ``benches/``.
 
 ===============  ================================================================================
-problems         READ FIRST: the list of kernels; a problem's shape, its arrays, the swept points
+problems         READ FIRST: the list of kernels; a problem's shape and its arrays
+points           the swept points; those of verify, of benches/ and of the certificate
+truth            the float64 reference through layers and directions
 tolerance        how far a result may be from the float64 reference
-engines          what an engine is; lstm_fast itself and the NumPy baseline
+engines          what an engine is; lstm_fast itself
+baseline         the NumPy baseline
 peers            PyTorch, ONNX Runtime, a user's own
 timing           engines in turn, medians; the FMA peak
 sweep            check, then time, every point

@@ -49,8 +49,8 @@ def _speedup(
     axes.text(0.98, low * 1.04, f"{engine} faster", ha="right", va="bottom", transform=axes.get_yaxis_transform())
 
 
-def _share_of_peak(axes: Any, rows: Sequence[Row], styles: dict[tuple[int, int], dict[str, Any]], peak: float) -> None:
-    _lines(axes, rows, styles, lambda row: row.gflops and 100 * row.gflops / peak)
+def _share_of_peak(axes: Any, rows: Sequence[Row], styles: dict[tuple[int, int], dict[str, Any]], share: Any) -> None:
+    _lines(axes, rows, styles, lambda row: row.gflops and 100 * share(row))
     axes.set_ylim(0, 105)
     axes.set_yticks(range(0, 101, 20), [f"{p} %" for p in range(0, 101, 20)])
     axes.axhline(100, color="black", linewidth=1.2, zorder=1)
@@ -82,7 +82,7 @@ def draw(sweep: Sweep, others: Sequence[str], caption: str, path: Path) -> None:
                 axes.text(0.5, 0.5, f"{engine}:\nno {which}", ha="center", va="center", transform=axes.transAxes)
                 continue
             if engine is None:
-                _share_of_peak(axes, rows, styles, sweep.peak.gflops)
+                _share_of_peak(axes, rows, styles, sweep.peak_share)
                 axes.set_title(f"{which}: share of FMA peak", fontsize=10)
             else:
                 _speedup(axes, rows, styles, engine, limits)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .. import __version__, get_num_threads, isa
 from .. import _lstm_fast_core as core
+from .. import threads as lstm_fast_threads
 from .packages import installed, require, version
 
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
@@ -77,18 +78,19 @@ def _numpy_threads_from_environment() -> str:
 
 
 @contextlib.contextmanager
-def peer_threads(threads: int) -> Iterator[dict[str, str]]:
-    """Give NumPy's BLAS and PyTorch ``threads`` threads; restores both. Yields what each really runs with, as text.
+def engine_threads(threads: int) -> Iterator[dict[str, str]]:
+    """Give lstm_fast, NumPy's BLAS and PyTorch ``threads`` threads; restores them. Yields what each runs with.
 
     NumPy's BLAS reads its environment variable when it is loaded, which is too late here: without threadpoolctl it
     keeps its own number, and the text says so.
     """
-    with contextlib.ExitStack() as stack:
+    with lstm_fast_threads(threads), contextlib.ExitStack() as stack:
+        used = {"lstm_fast": str(threads)}
         if installed("threadpoolctl"):
             stack.enter_context(require("threadpoolctl", "limiting BLAS").threadpool_limits(threads, user_api="blas"))
-            used = {"numpy": f"{threads} (threadpoolctl)"}
+            used["numpy"] = f"{threads} (threadpoolctl)"
         else:
-            used = {"numpy": _numpy_threads_from_environment()}
+            used["numpy"] = _numpy_threads_from_environment()
         if installed("torch"):
             torch = require("torch", "the PyTorch peer")
             stack.callback(torch.set_num_threads, torch.get_num_threads())

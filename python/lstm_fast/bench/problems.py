@@ -1,12 +1,17 @@
-"""What is checked and timed: the kernels, a problem's shape and arrays, the points of a sweep.
+"""What is checked and timed: the kernels, a problem's shape and arrays. The points of a sweep stand in points.py.
 
-T steps, B rows, I inputs, H hidden units. Arrays have the names and shapes of ``lstm_fast.ops``:
-x [T,B,I], h0 and c0 [B,H], w_ih [4H,I], w_hh [4H,H], b_ih and b_hh [4H], and the gradients of the loss
-dy [T,B,H], dhn and dcn [B,H].
+T steps, B rows, I inputs, H hidden units, L layers, D directions, P projected units or none, Ho = P or H.
+
+One layer in one direction has the arrays of ``lstm_fast.ops``: x [T,B,I], h0 [B,Ho] and c0 [B,H], w_ih [4H,I],
+w_hh [4H,Ho], b_ih and b_hh [4H], w_hr [P,H] with a projection, and the gradients of the loss dy [T,B,Ho], dhn and dcn.
+More layers or directions have those of ``lstm_fast.LSTM``: states [L*D,B,.], parameters under PyTorch's names, y and dy
+D*Ho wide. A ragged problem has ``lengths`` [B] too.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,8 +19,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .._parameters import Sizes, parameter_shapes
+
 Array = NDArray[Any]
 Arrays = dict[str, Array]
+Shape = tuple[int, ...]
 
 
 class Kernel(NamedTuple):
@@ -32,11 +40,16 @@ DTYPES = tuple(dict.fromkeys(k.dtype for k in KERNELS))
 
 GATES = {"lstm": 4}
 STATES = {"lstm": ("h", "c")}
+SHORT_NAMES = ("w_ih", "w_hh", "b_ih", "b_hh", "w_hr")  # of one layer's parameters, in PyTorch's order
+DROPOUT_SEED = 2**40 + 3  # needs both words of the generator's key
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One shape of one kernel. ``inputs`` is I and defaults to H."""
+    """One shape of one kernel. ``inputs`` is I and defaults to H.
+
+    ``shortest`` makes it ragged: lengths are drawn from shortest..T. ``dropout`` acts between layers, in training.
+    """
 
     cell: str
     dtype: str
@@ -44,24 +57,122 @@ class Problem:
     batch: int
     hidden: int
     inputs: int = -1
+    layers: int = 1
+    directions: int = 1
+    projection: int = 0
+    shortest: int | None = None
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if Kernel(self.cell, self.dtype) not in KERNELS:
             raise ValueError(f"no kernel for cell {self.cell!r} in {self.dtype!r}; there are {KERNELS}")
         if self.inputs == -1:
             object.__setattr__(self, "inputs", self.hidden)
-        for name in ("steps", "batch", "hidden", "inputs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected 1 or more, got {getattr(self, name)}")
+        limits = {
+            "steps": (1, None),
+            "batch": (1, None),
+            "hidden": (1, None),
+            "inputs": (1, None),
+            "layers": (1, None),
+            "directions": (1, 2),
+            "projection": (0, self.hidden - 1),
+            "shortest": (0, self.steps),
+        }
+        for name, (least, most) in limits.items():
+            value = getattr(self, name)
+            if value is not None and (value < least or (most is not None and value > most)):
+                wanted = f"{least} or more" if most is None else f"{least}..{most}"
+                raise ValueError(f"{name}: expected {wanted}, got {value}")
 
     def __str__(self) -> str:
         size = f"H {self.hidden}" if self.inputs == self.hidden else f"I {self.inputs} H {self.hidden}"
-        return f"{self.cell} {self.dtype} T {self.steps} B {self.batch} {size}"
+        return f"{self.cell} {self.dtype} T {self.steps} B {self.batch} {size}" + "".join(
+            f" {part}" for part in self.variant
+        )
+
+    @property
+    def variant(self) -> list[str]:
+        """What it has beyond one padded layer in one direction, in words."""
+        return [
+            *([f"L {self.layers}"] if self.layers > 1 else []),
+            *(["bidirectional"] if self.directions == 2 else []),
+            *([f"P {self.projection}"] if self.projection else []),
+            *([f"ragged {self.shortest}..{self.steps}"] if self.shortest is not None else []),
+            *([f"dropout {self.dropout:g}"] if self.dropout else []),
+        ]
+
+    @property
+    def single(self) -> bool:
+        """One layer in one direction: the arrays are those of ``lstm_fast.ops``."""
+        return self.layers == self.directions == 1
+
+    @property
+    def outputs(self) -> int:
+        """Ho, the width of h."""
+        return self.projection or self.hidden
+
+    @property
+    def valid(self) -> int:
+        """Number of (step, row) that are computed: T*B, less the padding."""
+        return self.steps * self.batch if self.shortest is None else int(self.lengths().sum())
+
+    @property
+    def valid_share(self) -> float:
+        return self.valid / (self.steps * self.batch)
+
+    def padded(self) -> Problem:
+        """The same problem with every row of full length; it has the same arrays, but for ``lengths``."""
+        return dataclasses.replace(self, shortest=None)
+
+    def layer_inputs(self, layer: int) -> int:
+        """Width of a layer's input."""
+        return self.directions * self.outputs if layer else self.inputs
 
     def flops(self, *, backward: bool) -> float:
-        """Multiplications and additions of the matrix products, forward only or forward + backward."""
-        forward = 2.0 * GATES[self.cell] * self.steps * self.batch * self.hidden * (self.inputs + self.hidden)
+        """Multiplications and additions of the matrix products in valid steps, forward only or forward + backward."""
+        layers = (self.layer_inputs(layer) + self.outputs for layer in range(self.layers))
+        products = GATES[self.cell] * sum(layers) + self.layers * self.projection
+        forward = 2.0 * self.valid * self.directions * self.hidden * products
         return 3.0 * forward if backward else forward
+
+    @functools.cached_property
+    def parameter_shapes(self) -> dict[str, Shape]:
+        """Name -> shape, in PyTorch's order; short names if :attr:`single`."""
+        sizes = Sizes(self.inputs, self.hidden, self.layers, True, self.directions, self.projection)
+        shapes = parameter_shapes(sizes)
+        return dict(zip(SHORT_NAMES, shapes.values(), strict=False)) if self.single else shapes
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        return tuple(self.parameter_shapes)
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the forward arguments, in the order of ``lstm_fast.ops``."""
+        return ("x", *(f"{s}0" for s in STATES[self.cell]), *self.parameter_names)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the results of forward: the output, then the final states."""
+        return ("y", *(f"{s}n" for s in STATES[self.cell]))
+
+    @property
+    def state_gradient_names(self) -> tuple[str, ...]:
+        """Names of the gradients of the final states, arguments of backward."""
+        return tuple(f"d{s}n" for s in STATES[self.cell])
+
+    def weights(self, arrays: Arrays) -> list[tuple[Array | None, ...]]:
+        """w_ih, w_hh, b_ih, b_hh, w_hr (None without projection) of every layer and direction, l*D + d."""
+        given = [arrays[name] for name in self.parameter_names]
+        each = len(given) // (self.layers * self.directions)
+        missing = (None,) * (len(SHORT_NAMES) - each)
+        return [(*given[at : at + each], *missing) for at in range(0, len(given), each)]
+
+    def lengths(self) -> Array:
+        """The rows' lengths [B], int64: uniform in shortest..T, a fixed draw for every T, B and shortest."""
+        shortest = self.steps if self.shortest is None else self.shortest
+        random = np.random.PCG64([self.steps, self.batch, shortest]).random_raw(self.batch) >> np.uint64(32)
+        return shortest + (random * np.uint64(self.steps - shortest + 1) >> np.uint64(32)).astype(np.int64)
 
     def arrays(self) -> Arrays:
         """All arrays of the problem, the same bits on every machine and in every version of NumPy.
@@ -70,93 +181,20 @@ class Problem:
         53 raw bits become an integer that float64 holds exactly; the scaling, sqrt and the conversion to the
         problem's dtype are single operations that IEEE 754 rounds correctly, so no platform can differ.
         """
-        raw = np.random.PCG64([self.steps, self.batch, self.inputs, self.hidden])
+        extra = (self.layers, self.directions, self.projection)
+        sizes = [self.steps, self.batch, self.inputs, self.hidden]
+        raw = np.random.PCG64(sizes if extra == (1, 1, 0) else [*sizes, *extra])
 
         def uniform(half_range: float, *shape: int) -> Array:
             integers = (raw.random_raw(math.prod(shape)) >> np.uint64(11)).astype(np.int64) - 2**52
             return (integers * (half_range * 2.0**-52)).reshape(shape).astype(self.dtype)
 
-        rows = GATES[self.cell] * self.hidden
-        state = (self.batch, self.hidden)
+        rows = (self.batch,) if self.single else (self.layers * self.directions, self.batch)
+        width = {"h": self.outputs, "c": self.hidden}
         scale = 1.0 / math.sqrt(self.hidden)  # PyTorch's law for weights; a larger one makes the recurrence chaotic
         made = {"x": uniform(1.0, self.steps, self.batch, self.inputs)}
-        made |= {f"{s}0": uniform(1.0, *state) for s in STATES[self.cell]}
-        made |= {"w_ih": uniform(scale, rows, self.inputs), "w_hh": uniform(scale, rows, self.hidden)}
-        made |= {"b_ih": uniform(scale, rows), "b_hh": uniform(scale, rows)}
-        made |= {"dy": uniform(1.0, self.steps, *state)}
-        made |= {f"d{s}n": uniform(1.0, *state) for s in STATES[self.cell]}
-        return made
-
-
-def input_names(cell: str) -> tuple[str, ...]:
-    """Names of the forward arguments, in the order of ``lstm_fast.ops``."""
-    return ("x", *(f"{s}0" for s in STATES[cell]), "w_ih", "w_hh", "b_ih", "b_hh")
-
-
-def output_names(cell: str) -> tuple[str, ...]:
-    """Names of the results of forward: the output, then the final states."""
-    return ("y", *(f"{s}n" for s in STATES[cell]))
-
-
-def state_gradient_names(cell: str) -> tuple[str, ...]:
-    """Names of the gradients of the final states, arguments of backward."""
-    return tuple(f"d{s}n" for s in STATES[cell])
-
-
-class Grid(NamedTuple):
-    """Points of a sweep: every T with every (B, H)."""
-
-    steps: tuple[int, ...]
-    sizes: tuple[tuple[int, int], ...]
-
-
-def grid_problems(kernel: Kernel, grid: Grid) -> list[Problem]:
-    """The grid's problems for one kernel, with I = H; T runs fastest."""
-    return [Problem(*kernel, steps=t, batch=b, hidden=h) for b, h in grid.sizes for t in grid.steps]
-
-
-FULL = Grid((16, 64, 256, 1024, 4096), ((1, 64), (1, 128), (16, 128), (16, 256)))
-QUICK = Grid((16, 128, 1024), ((1, 64), (1, 128), (16, 128)))
-# Of `benches/`: fewer points, since each is a row for every dtype, instruction set and peer.
-BENCHES = Grid((16, 256, 2048), ((1, 64), (1, 128), (16, 128)))
-STEP_SIZES = ((1, 64), (1, 128), (16, 128), (32, 256))
-
-# (T, B, I, H) of verify: from 1, odd and even, one less and one more than the lanes (4, 8, 16) and the tile's rows
-# (3, 6); the last ones longer than a chunk of time, in steps, in rows and in both. Small enough that a CPU without
-# fused multiply-add, which has to emulate it, ends within a minute.
-VERIFY_SHAPES = (
-    (1, 1, 1, 1),
-    (2, 1, 3, 2),
-    (5, 2, 1, 3),
-    (3, 3, 2, 7),
-    (4, 5, 7, 8),
-    (7, 4, 9, 9),
-    (6, 6, 8, 15),
-    (8, 7, 15, 16),
-    (5, 1, 16, 17),
-    (2, 8, 17, 24),
-    (9, 3, 33, 31),
-    (3, 13, 5, 32),
-    (16, 2, 32, 33),
-    (129, 1, 7, 20),
-    (33, 6, 12, 64),
-    (12, 17, 65, 63),
-    (40, 5, 100, 65),
-    (10, 12, 64, 100),
-    (6, 2, 129, 129),
-    (400, 1, 3, 10),
-    (2, 205, 6, 5),
-    (90, 7, 11, 18),
-)
-
-# (T, B, I, H) whose bits the certificate hashes. Changing one changes the certificate.
-CERTIFICATE_SHAPES = (
-    (1, 1, 1, 1),
-    (7, 3, 5, 9),
-    (20, 6, 16, 16),
-    (33, 5, 20, 33),
-    (64, 1, 31, 48),
-    (9, 13, 40, 65),
-    (300, 1, 5, 8),
-    (90, 7, 11, 18),
-)
+        made |= {f"{s}0": uniform(1.0, *rows, width[s]) for s in STATES[self.cell]}
+        made |= {name: uniform(scale, *shape) for name, shape in self.parameter_shapes.items()}
+        made |= {"dy": uniform(1.0, self.steps, self.batch, self.directions * self.outputs)}
+        made |= {f"d{s}n": uniform(1.0, *rows, width[s]) for s in STATES[self.cell]}
+        return made | ({} if self.shortest is None else {"lengths": self.lengths()})

@@ -15,11 +15,11 @@ from .machine import command_line, describe
 from .packages import pip_command, require
 from .peers import engine_version, missing_packages
 from .problems import Problem
-from .sweep import OURS, Row, Sweep, cost
+from .sweep import OURS, Measurement, Row, Sweep, cost
 
 FORMAT = 1  # of the JSON file; raised when a reader would have to change
 
-QUIET = 0.9  # share of a CPU that a measuring process has when nobody else computes
+QUIET = 0.9  # share of a CPU that a measuring thread has when nobody else computes
 
 
 def console() -> Any:
@@ -63,20 +63,26 @@ def missing_line(made: EngineClass) -> str:
     return f"without {made.name}: {', '.join(missing)} not installed ({pip_command(*missing)})"
 
 
+def count(number: int, noun: str) -> str:
+    """ "1 thread", "2 threads"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def busy(sweep: Sweep) -> str:
     """Says so if other programs took the CPU while we measured; empty on a quiet machine."""
     if sweep.cpu_share >= QUIET:
         return ""
-    return f"busy machine: this process had {100 * sweep.cpu_share:.0f} % of a CPU at the worst point"
+    return f"busy machine: the measuring thread had {100 * sweep.cpu_share:.0f} % of a CPU at the worst point"
 
 
 def caption(sweep: Sweep, threads: int) -> str:
     """Heading of the chart: what was measured on what."""
     facts = describe()
-    kernel = f"{sweep.rows[0].problem.cell} {sweep.peak.dtype}"
+    longest = max((row.problem for row in sweep.rows), key=lambda p: p.steps)
+    kernel = " ".join([longest.cell, longest.dtype, *(v.replace(f"..{longest.steps}", "..T") for v in longest.variant)])
     lines = [
-        f"lstm_fast {facts['lstm_fast']}, {kernel}, {facts['isa']}, {threads} thread, I = H",
-        f"{facts['cpu']}, FMA peak {sweep.peak.gflops:.0f} GFLOP/s",
+        f"lstm_fast {facts['lstm_fast']}, {kernel}, {facts['isa']}, {count(threads, 'thread')}, I = H",
+        f"{facts['cpu']}, FMA peak {sweep.peak.gflops:.0f} GFLOP/s a core",
         busy(sweep),
     ]
     return "\n".join(filter(None, lines))
@@ -109,7 +115,11 @@ def table(sweep: Sweep, which: str, others: Sequence[str]) -> Any:
     title = f"{which}, {sweep.peak.dtype}; over X: the time of X / ours"
     made = require("rich.table", "bench").Table(title=title, title_justify="left", box=box, show_footer=True)
     others = [name for name in others if any(name in row.engines for row in rows)]
-    for name in ("T", "B", "H", "ns/step", "GFLOP/s", "% of\npeak"):
+    ragged = any(row.padded for row in rows)
+    team = any(row.barrier_ns for row in rows)
+    titles = ["T", "B", "H", *(["valid\n%"] if ragged else []), "ns/step", "GFLOP/s", "% of\npeak"]
+    titles += [*(["threads\nused", "barrier\nns"] if team else []), *(["over own\npadded"] if ragged else [])]
+    for name in titles:
         made.add_column(name, footer="mean" if name == "T" else "", justify="right", no_wrap=True)
     for name in others:
         reached = ratios(rows, name)
@@ -120,35 +130,47 @@ def table(sweep: Sweep, which: str, others: Sequence[str]) -> Any:
         following = rows[index + 1].problem if index + 1 < len(rows) else None
         last = following is None or (following.batch, following.hidden) != (p.batch, p.hidden)
         ours = ["[bold red]WRONG[/]", "-", "-"]
-        if row.ns_per_step is not None and row.gflops is not None:
-            ours = [f"{row.ns_per_step:,.0f}", f"{row.gflops:.1f}", f"{100 * row.gflops / sweep.peak.gflops:.0f}"]
-        cells = [str(p.steps), str(p.batch), str(p.hidden), *ours, *(_ratio_cell(row, name) for name in others)]
+        share = sweep.peak_share(row)
+        if row.ns_per_step is not None and row.gflops is not None and share is not None:
+            ours = [f"{row.ns_per_step:,.0f}", f"{row.gflops:.1f}", f"{100 * share:.0f}"]
+        overhead = row.ragged_overhead
+        cells = [str(p.steps), str(p.batch), str(p.hidden), *([f"{100 * p.valid_share:.0f}"] if ragged else []), *ours]
+        cells += [str(row.threads_used), f"{row.barrier_ns:,.0f}"] if team else []
+        cells += ["-" if overhead is None else f"{overhead:.2f}"] if ragged else []
+        cells += [_ratio_cell(row, name) for name in others]
         made.add_row(*cells, end_section=last)
     return made
+
+
+def _as_json(measured: Measurement) -> dict[str, Any]:
+    return {
+        "correct": measured.ok,
+        "error": measured.error if math.isfinite(measured.error) else None,
+        "bound": measured.bound,
+        "seconds": measured.seconds if measured.samples else None,
+        "samples": measured.samples,
+    }
 
 
 def as_json(
     sweep: Sweep, classes: Sequence[EngineClass], missing: Sequence[EngineClass], threads: dict[str, str]
 ) -> Any:
-    """Everything measured, as plain values: times in seconds, T, B, I, H, ratios above 1 where lstm_fast is faster."""
+    """Everything measured, as plain values: times in seconds, ratios above 1 where lstm_fast is faster.
+
+    ``peak_share`` is of ``fma_peak_gflops``, one core's, times ``threads_used``; FLOPs count valid steps only.
+    """
     rows = []
     for row in sweep.rows:
         p = row.problem
-        shape = {"T": p.steps, "B": p.batch, "I": p.inputs, "H": p.hidden}
-        engines = {
-            name: {
-                "correct": m.ok,
-                "error": m.error if math.isfinite(m.error) else None,
-                "bound": m.bound,
-                "seconds": m.seconds if m.samples else None,
-                "samples": m.samples,
-            }
-            for name, m in row.engines.items()
-        }
+        shape = {"T": p.steps, "B": p.batch, "I": p.inputs, "H": p.hidden, "P": p.projection}
+        kind = {"layers": p.layers, "directions": p.directions, "valid_share": p.valid_share}
+        engines = {name: _as_json(m) for name, m in row.engines.items()}
         rows.append(
-            {"cell": p.cell, "dtype": p.dtype, **shape, "pass": row.which}
+            {"cell": p.cell, "dtype": p.dtype, **shape, **kind, "pass": row.which}
             | {"ns_per_step": row.ns_per_step, "gflops": row.gflops}
-            | {"peak_share": row.gflops and row.gflops / sweep.peak.gflops, "cpu_share": row.cpu_share}
+            | {"peak_share": sweep.peak_share(row), "cpu_share": row.cpu_share}
+            | {"threads_used": row.threads_used, "barrier_ns": row.barrier_ns}
+            | {"padded": row.padded and _as_json(row.padded), "ragged_overhead": row.ragged_overhead}
             | {"ratios": {name: row.ratio(name) for name in row.engines if name != OURS}, "engines": engines}
         )
     return {

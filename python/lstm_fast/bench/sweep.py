@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
-import time
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .. import _lstm_fast_core as core
 from . import tolerance
 from .engines import (
     PASSES,
     TRAIN,
     Engine,
     EngineClass,
+    LstmFast,
     UnsupportedError,
     can_run,
     expected,
@@ -24,6 +26,7 @@ from .problems import Array, Arrays, Problem
 from .timing import FmaPeak, alternate, median
 
 OURS = "lstm_fast"
+PADDED = f"{OURS}, padded"
 
 
 @dataclass
@@ -50,7 +53,10 @@ class Row:
     problem: Problem
     which: str
     engines: dict[str, Measurement]
-    cpu_share: float = 1.0  # CPU time over wall time while timing
+    cpu_share: float = 1.0  # CPU time over wall time of the measuring thread while timing
+    threads_used: int = 1  # by our call; small problems run on fewer than asked for
+    barrier_ns: float = 0.0  # of the team, just before and after timing; 0 with one thread
+    padded: Measurement | None = None  # of a ragged problem: ours with every row of full length
 
     @property
     def ns_per_step(self) -> float | None:
@@ -61,6 +67,14 @@ class Row:
     def gflops(self) -> float | None:
         """Our GFLOP/s; None if our result was wrong."""
         return self._ours(lambda s: self.problem.flops(backward=self.which == TRAIN) / s * 1e-9)
+
+    @property
+    def ragged_overhead(self) -> float | None:
+        """Our time over (valid share x our time padded): 1 if the padding costs nothing. None for a padded problem."""
+        padded = self.padded
+        if padded is None or not padded.samples:
+            return None
+        return self._ours(lambda s: s / (self.problem.valid_share * padded.seconds))
 
     def ratio(self, engine: str) -> float | None:
         """The engine's time over ours: above 1, lstm_fast is faster. None where either has no time."""
@@ -80,6 +94,10 @@ class Sweep:
     peak: FmaPeak
     unsupported: dict[str, str]
 
+    def peak_share(self, row: Row) -> float | None:
+        """Our share, 0..1, of the FMA peak of as many cores as our threads; None if our result was wrong."""
+        return row.gflops and row.gflops / (self.peak.gflops * row.threads_used)
+
     @property
     def cpu_share(self) -> float:
         """The lowest share of a CPU that a row's timing had; well below 1 on a busy machine."""
@@ -91,7 +109,7 @@ class Sweep:
         return [
             f"{name}: {row.problem} {row.which}: error {m.error:.3g} above {m.bound:.3g}"
             for row in self.rows
-            for name, m in row.engines.items()
+            for name, m in (row.engines | ({PADDED: row.padded} if row.padded else {})).items()
             if not m.ok
         ]
 
@@ -121,9 +139,23 @@ def build(
     return engines, unsupported
 
 
+class Padded:
+    """The same problem with every row of full length, on lstm_fast: what a ragged one's time is held against."""
+
+    def __init__(self, ragged: Problem, arrays: Arrays, threads: int) -> None:
+        self._problem = ragged.padded()
+        own = {name: array for name, array in arrays.items() if name != "lengths"}
+        self.engine = LstmFast(self._problem, own, threads)
+        self._wanted = expected(self._problem, own)
+
+    def checked(self, which: str) -> Measurement:
+        return checked(self.engine, self._problem, which, self._wanted[which])
+
+
 def cost(problem: Problem) -> float:
     """Rough share of a run's time, for the progress bar: the arithmetic plus what interpreters need for every step."""
-    return problem.flops(backward=True) * 1e-9 + problem.steps * 2e-3 + 0.5
+    steps = problem.steps if problem.shortest is None else problem.valid  # the reference takes ragged rows one by one
+    return problem.flops(backward=True) * 1e-9 + problem.layers * problem.directions * steps * 2e-3 + 0.5
 
 
 def _advance(on_progress: Callable[[str, float], Any], line: str, before: float, share: float, part: float) -> None:
@@ -140,7 +172,8 @@ def run(
     """Check and time every problem; ``budget`` is the seconds for a point and pass beyond the least number of rounds.
 
     A wrong result is recorded and its engine not timed there. ``on_progress`` gets a line and how much of the total
-    :func:`cost` is done. All problems have one dtype.
+    :func:`cost` is done. All problems have one dtype. Every engine is given ``threads``; lstm_fast has to be set to
+    them already.
     """
     sweep = Sweep([], FmaPeak(problems[0].dtype), {})
     done = 0.0
@@ -152,17 +185,25 @@ def run(
         wanted = expected(problem, arrays)
         engines, unsupported = build(classes, problem, arrays, threads)
         sweep.unsupported |= unsupported
+        padded = Padded(problem, arrays, threads) if problem.shortest is not None else None
         done += share
         for which in PASSES:
             on_progress(f"{problem}: {which}", done)
             able = {name: e for name, e in engines.items() if can_run(e, which)}
             row = Row(problem, which, {n: checked(e, problem, which, wanted[which]) for n, e in able.items()})
-            calls = {name: timed_call(able[name], which) for name, m in row.engines.items() if m.ok}
+            row.threads_used = core.threads_used()
+            measured, calls = dict(row.engines), {n: timed_call(e, which) for n, e in able.items()}
+            if padded is not None:
+                row.padded = measured[PADDED] = padded.checked(which)
+                calls[PADDED] = timed_call(padded.engine, which)
+            calls = {name: call for name, call in calls.items() if measured[name].ok}
+            barriers = [core.barrier_ns(threads)]
             on_round = functools.partial(_advance, on_progress, f"{problem}: {which}", done, share)
-            cpu, wall = time.process_time(), time.perf_counter()
-            for name, samples in alternate(calls, budget, on_round).items():
-                row.engines[name].samples = samples
-            row.cpu_share = (time.process_time() - cpu) / (time.perf_counter() - wall)
+            samples, row.cpu_share = alternate(calls, budget, on_round, settle=threads > 1)
+            for name, found in samples.items():
+                measured[name].samples = found
+            barriers.append(core.barrier_ns(threads))
+            row.barrier_ns = statistics.mean(barriers)
             done += share
             sweep.rows.append(row)
     sweep.peak.read()

@@ -12,6 +12,7 @@ from .. import _lstm_fast_core as core
 
 SAMPLE_SECONDS = 2e-3  # shorter calls are repeated to this length: far above the clock's resolution and one interrupt
 MIN_ROUNDS, MAX_ROUNDS = 5, 31
+SETTLE_SECONDS = 5e-3  # other libraries' threads spin for up to 3 ms after a call
 PEAK_SECONDS = 0.05
 
 Call = Callable[[], object]
@@ -24,14 +25,18 @@ def _seconds(call: Call, repeats: int) -> float:
     return (time.perf_counter() - start) / repeats
 
 
-def alternate(calls: Mapping[str, Call], budget: float, on_round: Callable[[float], object]) -> dict[str, list[float]]:
+def alternate(
+    calls: Mapping[str, Call], budget: float, on_round: Callable[[float], object], *, settle: bool = False
+) -> tuple[dict[str, list[float]], float]:
     """Seconds per call of each engine, one sample a round; at least five rounds, more while the budget (s) lasts.
 
     Every call runs once, untimed, before the first round. Each round starts with another engine, so that none always
-    follows the same one. ``on_round`` gets the share of the work that is done, 0..1.
+    follows the same one. ``on_round`` gets the share of the work that is done, 0..1. With ``settle``, for engines with
+    threads of their own, every sample waits until those of the engine before sleep, and one untimed call wakes its own.
+    Also returns the share of a CPU that this thread had while it measured.
     """
     if not calls:
-        return {}
+        return {}, 1.0
     repeats = {}
     for name, call in calls.items():
         call()
@@ -39,13 +44,20 @@ def alternate(calls: Mapping[str, Call], budget: float, on_round: Callable[[floa
     samples: dict[str, list[float]] = {name: [] for name in calls}
     names = list(calls)
     start = time.perf_counter()
+    cpu = wall = 0.0
     collecting = gc.isenabled()
     gc.disable()
     try:
         for done in range(MAX_ROUNDS):
             first = done % len(names)
             for name in names[first:] + names[:first]:
+                if settle:
+                    time.sleep(SETTLE_SECONDS)
+                    calls[name]()
+                before = time.thread_time()
                 samples[name].append(_seconds(calls[name], repeats[name]))
+                cpu += time.thread_time() - before
+                wall += samples[name][-1] * repeats[name]
             spent = (time.perf_counter() - start) / budget if budget > 0 else math.inf
             on_round(max((done + 1) / MAX_ROUNDS, min(1.0, spent, (done + 1) / MIN_ROUNDS)))
             if done + 1 >= MIN_ROUNDS and spent >= 1:
@@ -53,7 +65,7 @@ def alternate(calls: Mapping[str, Call], budget: float, on_round: Callable[[floa
     finally:
         if collecting:
             gc.enable()
-    return samples
+    return samples, cpu / wall
 
 
 def median(samples: list[float]) -> float:

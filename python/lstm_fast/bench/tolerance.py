@@ -1,7 +1,8 @@
 """How far a result may be from the float64 reference: oneDNN benchdnn's form.
 
 error = max|a - b| / max(1, max|b|)  <=  min(4 (1 + bwd) ceil(log2(n T)) eps, cap), where n is the length of the longest
-sum: I + H + 1 forward, times max(4H, B) backward. Valid on weights of PyTorch's scale, 1/sqrt(H). Never loosen it.
+sum: I + H + 1 forward, times max(4H, B) backward; I is that of the widest layer. With L layers the longest path takes
+T + L - 1 steps. Valid on weights of PyTorch's scale, 1/sqrt(H). Never loosen it.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ CAPS = {"float32": 2e-4, "float64": 1e-9}
 
 def bound(problem: Problem, *, backward: bool) -> float:
     """Largest allowed error of one array of the problem's outputs (or gradients)."""
-    terms = problem.inputs + problem.hidden + 1
+    terms = max(map(problem.layer_inputs, range(problem.layers))) + problem.hidden + 1
     if backward:
         terms *= max(GATES[problem.cell] * problem.hidden, problem.batch)
-    limit = 4 * (1 + backward) * math.ceil(math.log2(terms * problem.steps)) * float(np.finfo(problem.dtype).eps)
+    path = problem.steps + problem.layers - 1
+    limit = 4 * (1 + backward) * math.ceil(math.log2(terms * path)) * float(np.finfo(problem.dtype).eps)
     return min(limit, CAPS[problem.dtype])
 
 

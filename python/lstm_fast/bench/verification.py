@@ -11,20 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import _lstm_fast_core as core
-from .. import isa, ops, reference, set_isa
+from .. import isa, ops, reference, set_isa, threads
 from . import tolerance
-from .problems import (
-    CERTIFICATE_SHAPES,
-    KERNELS,
-    STATES,
-    VERIFY_SHAPES,
-    Arrays,
-    Kernel,
-    Problem,
-    input_names,
-    output_names,
-    state_gradient_names,
-)
+from .engines import LstmFast, cell_step
+from .points import VERIFY_THREADS, certificate_problems, verify_problems
+from .problems import KERNELS, Arrays, Kernel, Problem
+from .truth import Truth
 
 
 class Verdict(NamedTuple):
@@ -54,23 +46,43 @@ def forced_isa(name: str) -> Iterator[None]:
         set_isa(before)
 
 
-def problems(kernel: Kernel, shapes: tuple[tuple[int, int, int, int], ...]) -> list[Problem]:
-    """The kernel's problems of the given (T, B, I, H)."""
-    return [Problem(*kernel, steps=t, batch=b, inputs=i, hidden=h) for t, b, i, h in shapes]
+@contextlib.contextmanager
+def forced_threads(number: int) -> Iterator[None]:
+    """Run every call on so many threads, however small it is; the earlier choice comes back at the end."""
+    with threads(number):
+        core.use_team_always(True)
+        try:
+            yield
+            if core.threads_used() != number:
+                raise RuntimeError(f"{number} threads were asked for and {core.threads_used()} ran")
+        finally:
+            core.use_team_always(False)
 
 
-def outputs(module: object, problem: Problem, arrays: Arrays) -> tuple[Arrays, Arrays]:
-    """Outputs by name (those of ``lstm_cell`` at step 0 among them) and gradients for all of dy, dhn, dcn.
+def _seeds(problem: Problem, arrays: Arrays) -> list[np.ndarray]:
+    return [arrays[n] for n in ("dy", *problem.state_gradient_names)]
 
-    ``module`` is ``lstm_fast.ops`` or ``lstm_fast.reference``.
+
+def outputs(problem: Problem, arrays: Arrays) -> tuple[Arrays, Arrays]:
+    """What lstm_fast gives: outputs of the training forward, and gradients for all of dy, dhn, dcn, by name.
+
+    Among the outputs of a problem with a step of its own are the states after step 0 by the cell function.
     """
-    arguments = [arrays[n] for n in input_names(problem.cell)]
-    *results, reserve = getattr(module, f"{problem.cell}_forward")(*arguments)
-    seeds = [arrays[n] for n in ("dy", *state_gradient_names(problem.cell))]
-    grads = getattr(module, f"{problem.cell}_backward")(reserve, *seeds)
-    states = getattr(module, f"{problem.cell}_cell")(arguments[0][0], *arguments[1:])
-    values = dict(zip(output_names(problem.cell), results, strict=True))
-    return values | {f"{s}1": a for s, a in zip(STATES[problem.cell], states, strict=True)}, dict(grads)
+    engine = LstmFast(problem, arrays, 1)
+    *results, reserve = engine.saving_forward()
+    values = dict(zip(problem.output_names, results, strict=True))
+    if not problem.variant:
+        values |= {f"{state}1": array for state, array in cell_step(ops, problem, arrays).items()}
+    return values, dict(engine.gradients(reserve, *_seeds(problem, arrays)))
+
+
+def true_outputs(problem: Problem, arrays: Arrays) -> tuple[Arrays, Arrays]:
+    """The same from the float64 reference."""
+    truth = Truth(problem, arrays)
+    values = dict(truth.values)
+    if not problem.variant:
+        values |= {f"{state}1": array for state, array in cell_step(reference, problem, arrays).items()}
+    return values, truth.gradients(*_seeds(problem, arrays))
 
 
 def _share(results: Arrays, wanted: Arrays, problem: Problem, *, backward: bool) -> float:
@@ -81,41 +93,43 @@ def _share(results: Arrays, wanted: Arrays, problem: Problem, *, backward: bool)
 
 
 def _same_bits(problem: Problem, arrays: Arrays, training: Arrays) -> bool:
-    arguments = [arrays[n] for n in input_names(problem.cell)]
-    results = getattr(ops, f"{problem.cell}_forward")(*arguments, save=None)[:-1]
-    pairs = zip(results, output_names(problem.cell), strict=True)
+    """Whether inference gives the training forward's bits; dropout, which is off in inference, forbids to ask."""
+    if problem.dropout:
+        return True
+    pairs = zip(LstmFast(problem, arrays, 1).forward(), problem.output_names, strict=True)
     return all(np.asarray(result).tobytes() == np.asarray(training[name]).tobytes() for result, name in pairs)
 
 
-def verify(kernel: Kernel) -> list[Verdict]:
-    """Check one kernel on every usable instruction set, best first, over ``VERIFY_SHAPES``."""
-    cases = [(p, p.arrays()) for p in problems(kernel, VERIFY_SHAPES)]
-    truths = [outputs(reference, problem, arrays) for problem, arrays in cases]
+def verify(kernel: Kernel, name: str) -> list[Verdict]:
+    """Check one kernel on every usable instruction set, best first, over what ``VERIFY`` has under a name."""
+    cases = [(p, p.arrays()) for p in verify_problems(kernel, name)]
+    truths = [true_outputs(problem, arrays) for problem, arrays in cases]
     verdicts = []
-    for name in core.isas_usable():
+    for isa_name in core.isas_usable():
         worst_values = worst_gradients = 0.0
         differs = 0
-        with forced_isa(name):
+        with forced_isa(isa_name):
             for (problem, arrays), (true_values, true_grads) in zip(cases, truths, strict=True):
-                values, grads = outputs(ops, problem, arrays)
+                values, grads = outputs(problem, arrays)
                 worst_values = max(worst_values, _share(values, true_values, problem, backward=False))
                 worst_gradients = max(worst_gradients, _share(grads, true_grads, problem, backward=True))
                 differs += not _same_bits(problem, arrays, values)
-        verdicts.append(Verdict(kernel, name, worst_values, worst_gradients, differs))
+        verdicts.append(Verdict(kernel, isa_name, worst_values, worst_gradients, differs))
     return verdicts
 
 
-def certificate(isa_name: str) -> str:
-    """SHA-256 over the bits of all outputs and gradients of ``CERTIFICATE_SHAPES`` for every kernel.
+def certificate(isa_name: str, number_of_threads: int = 1) -> str:
+    """SHA-256 over the bits of all outputs and gradients of the certificate's problems for every kernel.
 
     The inputs are the same bits everywhere (see :meth:`Problem.arrays`) and so, by the reproducibility promise, are the
-    results: the hash is a function of the version of lstm_fast alone, whatever the machine and instruction set.
+    results: the hash is a function of the version of lstm_fast alone, whatever the machine, instruction set and number
+    of threads.
     """
     digest = hashlib.sha256()
-    with forced_isa(isa_name):
+    with forced_isa(isa_name), forced_threads(number_of_threads):
         for kernel in KERNELS:
-            for problem in problems(kernel, CERTIFICATE_SHAPES):
-                values, grads = outputs(ops, problem, problem.arrays())
+            for problem in certificate_problems(kernel):
+                values, grads = outputs(problem, problem.arrays())
                 for name, array in (values | {f"d{n}": g for n, g in grads.items()}).items():
                     if not np.isfinite(array).all():
                         raise ArithmeticError(f"{problem}: {name} has numbers that are not finite; no certificate")
@@ -125,5 +139,7 @@ def certificate(isa_name: str) -> str:
 
 
 def certificates() -> dict[str, str]:
-    """The certificate of every usable instruction set, best first; all have to be equal."""
-    return {name: certificate(name) for name in core.isas_usable()}
+    """The certificate of every usable instruction set, best first, then of the best on several threads: all equal."""
+    found = {name: certificate(name) for name in core.isas_usable()}
+    best = next(iter(found))
+    return found | {f"{n} threads": certificate(best, n) for n in VERIFY_THREADS if n > 1}

@@ -1,0 +1,239 @@
+// Backward through layers, directions and chunks of time, from the last.
+#include "dropout.h"
+#include "stack.h"
+
+namespace lstm_fast {
+namespace {
+
+template <class T>
+class BackwardPass {
+ public:
+  BackwardPass(const Plan<T>& plan, const BackwardArgs<T>& args)
+      : plan_(plan),
+        args_(args),
+        dropout_(args.dropout.p > 0),
+        reserve_arena_(const_cast<std::byte*>(args.reserve)),  // read only
+        reserve_(reserve_arena_, plan, dropout_) {
+    const Shape& s = plan.shape;
+    std::size_t bytes = 0;
+    for (int layer = 0; layer < s.layers; ++layer) {
+      Arena measure(nullptr);
+      BackwardWorkspace<T>(measure, plan.geometry(layer), plan.threads);
+      bytes = std::max(bytes, measure.used());
+    }
+    for (int crew = 0; crew < plan.crews(); ++crew) workspaces_[crew] = allocate(bytes);
+    // Gradients between the layers, in turns, and the part of the reverse direction.
+    Arena measure(nullptr);
+    place_gradients(measure);
+    gradients_ = allocate(measure.used());
+    Arena arena(gradients_.get());
+    place_gradients(arena);
+  }
+
+  // Runs in every participant.
+  void operator()(Company& company, Crew& everybody) {
+    for (int layer = plan_.shape.layers - 1; layer >= 0; --layer) {
+      if (plan_.split_directions && everybody.size() > 1) {
+        int direction = 0;
+        Crew crew = company.half(everybody, &direction);
+        run_direction(company, everybody, crew, layer, direction, direction);
+      } else {
+        for (int direction = 0; direction < plan_.shape.directions; ++direction) {
+          run_direction(company, everybody, everybody, layer, direction, 0);
+          everybody.wait();  // the next one uses the same workspace
+        }
+      }
+      if (company.halted(everybody, everybody)) return;
+      T* const dx = dx_of(layer, 0);
+      if (dx && (plan_.shape.directions == 2 || (dropout_ && layer > 0))) {
+        const index width = plan_.geometry(layer).I;
+        const T* other = plan_.shape.directions == 2 ? dx_of(layer, 1) : nullptr;
+        for_valid_rows(plan_.schedule, everybody, [&](index t, index row) {
+          const index offset = (t * plan_.shape.B + row) * width;
+          for (index k = 0; other && k < width; ++k) dx[offset + k] += other[offset + k];
+          if (dropout_ && layer > 0) drop_row(args_.dropout, layer - 1, t, row, dx + offset, width, dx + offset);
+        });
+        everybody.wait();
+      }
+    }
+    if (args_.dx) clear_padding(plan_.schedule, everybody, args_.dx, plan_.shape.I);
+  }
+
+ private:
+  void place_gradients(Arena& arena) {
+    const Shape& s = plan_.shape;
+    for (T*& buffer : between_) buffer = s.layers > 1 ? arena.take<T>({s.T, s.B, plan_.width}) : nullptr;
+    const bool two = s.directions == 2;
+    reverse_dx_ = two ? arena.take<T>({s.T, s.B, s.layers > 1 ? std::max(plan_.width, s.I) : s.I}) : nullptr;
+  }
+
+  // Where a direction writes the gradient of the layer's input; null: not wanted.
+  T* dx_of(int layer, int direction) const {
+    if (layer == 0 && !args_.dx) return nullptr;
+    if (direction == 1) return reverse_dx_;
+    return layer == 0 ? args_.dx : between_[layer % 2];
+  }
+
+  const T* output(int layer) const {
+    return layer == plan_.shape.layers - 1 ? args_.y : reserve_.y[static_cast<std::size_t>(layer)];
+  }
+
+  Sequence<T> input(int layer) const {
+    if (layer == 0) return args_.x;
+    return {reserve_.dropped[static_cast<std::size_t>(layer - 1)], plan_.shape.B * plan_.width, plan_.width};
+  }
+
+  Sequence<T> output_gradient(int layer) const {
+    if (layer == plan_.shape.layers - 1) return args_.dy;
+    return {between_[(layer + 1) % 2], plan_.shape.B * plan_.width, plan_.width};
+  }
+
+  void run_direction(Company& company, Crew& everybody, Crew& crew, int layer, int direction, int workspace) const {
+    const LayerKernels<T>& kernels = plan_.kernels;
+    const Schedule& schedule = plan_.schedule;
+    const Geometry<T> g = plan_.geometry(layer);
+    Arena arena(workspaces_[workspace].get());
+    const BackwardWorkspace<T> work(arena, g, plan_.threads);
+    const DirectionReserve<T>& reserve = reserve_.of(plan_.shape, layer, direction);
+    const index state = layer * plan_.shape.directions + direction;
+    const WeightGradients<T>& dw = args_.weights[state];
+    const bool wants_weights = dw.w_ih || dw.w_hh || dw.b || dw.w_hr;
+    const bool projected = g.P > 0;
+
+    Turns turn(crew);
+    if (turn.mine()) std::fill_n(work.dw_ih, g.gates * g.padded_H * (g.I + 1), T(0));
+    if (turn.mine()) std::fill_n(work.dw_hh, g.gates * g.padded_H * g.Ho, T(0));
+    if (turn.mine()) std::fill_n(work.dw_hr, g.P * g.padded_H, T(0));
+    if (turn.mine()) {
+      const T* dhn = args_.dhn ? args_.dhn + state * g.B * g.Ho : nullptr;
+      const T* dcn = args_.dcn ? args_.dcn + state * g.B * g.H : nullptr;
+      sort_rows(schedule, dhn, g.Ho, work.dh, g.h_stride);
+      sort_rows(schedule, dcn, g.H, work.dc, g.unit_stride);
+      for (index row = 0; row < g.B; ++row) work.dh_rows[row] = work.dh + row * g.h_stride;
+      if (projected) {
+        std::fill_n(work.du, g.B * g.unit_stride, T(0));
+        for (index row = 0; row < g.B; ++row) work.du_rows[row] = work.du + row * g.unit_stride;
+        for (index row = 0; row < g.chunk_rows; ++row) work.dp_rows[row] = work.dp + row * g.h_stride;
+      }
+    }
+
+    index* const first_row = work.first_row + crew.id() * 4 * (g.chunk_steps + 1);
+    index* const saved_row = first_row + (g.chunk_steps + 1);
+    index* const c_row = saved_row + (g.chunk_steps + 1);
+    index* const c_next_row = c_row + (g.chunk_steps + 1);
+    const Sequence<T> x = input(layer);
+    const Sequence<T> dy = output_gradient(layer);
+    const T* const y = output(layer) + direction * g.Ho;
+    T* const dx = dx_of(layer, direction);
+    const BackwardChunk<T> whole{
+        .I = g.I,
+        .H = g.H,
+        .Ho = g.Ho,
+        .steps = 0,
+        .first_row = first_row,
+        .saved_row = saved_row,
+        .c_row = c_row,
+        .c_next_row = c_next_row,
+        .gate_stride = g.gate_stride,
+        .unit_stride = g.unit_stride,
+        .h_stride = g.h_stride,
+        .gates = reserve.gates,
+        .c = reserve.c,
+        .dy_rows = dy.data ? work.dy_rows : nullptr,
+        .dh = work.dh,
+        .dc = work.dc,
+        .dgates = work.dgates,
+        .w_ih_t = reserve.w_ih_t,
+        .w_hh_t = reserve.w_hh_t,
+        .w_hr_t = projected ? reserve.w_hr_t : nullptr,
+        .dh_rows = work.dh_rows,
+        .dx_rows = work.dx_rows,
+        .x_rows = work.x_rows,
+        .h_rows = work.h_rows,
+        .du = work.du,
+        .du_rows = work.du_rows,
+        .dp = work.dp,
+        .dp_rows = work.dp_rows,
+        .u = work.u,
+        .dw_ih = work.dw_ih,
+        .dw_hh = work.dw_hh,
+        .dw_hr = work.dw_hr,
+        .panel_x = work.panel_x,
+        .panel_h = work.panel_h,
+        .panel_p = work.panel_p,
+    };
+    BackwardChunk<T> chunk = whole;
+    for (auto span = schedule.spans().rbegin(); span != schedule.spans().rend(); ++span) {
+      if (company.halted(everybody, crew)) return;
+      index row = 0;
+      index saved = span->first_row + span->rows;
+      for (index s = 0; s < span->steps; ++s) {
+        const index step = span->step + span->steps - 1 - s;
+        const index active = schedule.active(step);
+        saved -= active;
+        first_row[s] = row;
+        saved_row[s] = saved;
+        c_row[s] = step == 0 ? 0 : g.B + saved - schedule.active(step - 1);
+        c_next_row[s] = g.B + saved;
+        for (index b = crew.id(); b < active; b += crew.size()) {
+          const index t = plan_.time(direction, step, b);
+          const index original = schedule.original(b);
+          const index earlier = plan_.reversed(direction) ? t + 1 : t - 1;
+          work.x_rows[row + b] = x.data + t * x.t_stride + original * x.b_stride;
+          work.h_rows[row + b] = step == 0 ? reserve.h0 + b * g.Ho : y + (earlier * g.B + original) * plan_.width;
+          work.dy_rows[row + b] =
+              dy.data ? dy.data + t * dy.t_stride + original * dy.b_stride + direction * g.Ho : nullptr;
+          work.dx_rows[row + b] = dx ? dx + (t * g.B + original) * g.I : nullptr;
+        }
+        row += active;
+      }
+      first_row[span->steps] = row;
+      chunk.steps = span->steps;
+      const Deal deal{crew.id(), crew.size()};
+      kernels.backward_steps(chunk, deal);
+      crew.wait();
+      if (dx) kernels.input_gradient(chunk, crew.share(row, max_rows));
+      if (wants_weights) {
+        kernels.pack_panels(chunk, deal);
+        crew.wait();
+        kernels.weight_gradient(chunk, deal);
+      }
+    }
+    crew.wait();
+    if (turn.mine()) kernels.unpack_weights(work.dw_ih, g.H, g.I, true, dw.w_ih, dw.b);
+    if (turn.mine()) kernels.unpack_weights(work.dw_hh, g.H, g.Ho, false, dw.w_hh, nullptr);
+    if (dw.w_hr && turn.mine()) kernels.unpack_projection(work.dw_hr, g.P, g.H, dw.w_hr);
+    for (index b = crew.id(); b < g.B; b += crew.size()) {
+      const index out = state * g.B + schedule.original(b);
+      if (args_.dh0) std::copy_n(work.dh + b * g.h_stride, g.Ho, args_.dh0 + out * g.Ho);
+      if (args_.dc0) std::copy_n(work.dc + b * g.unit_stride, g.H, args_.dc0 + out * g.H);
+    }
+  }
+
+  const Plan<T>& plan_;
+  const BackwardArgs<T>& args_;
+  const bool dropout_;
+  Arena reserve_arena_;
+  const StackReserve<T> reserve_;
+  Block workspaces_[2];
+  Block gradients_;
+  T* between_[2] = {};
+  T* reverse_dx_ = nullptr;
+};
+
+}  // namespace
+
+template <class T>
+bool backward(const Isa& isa, Cell cell, const BackwardArgs<T>& args) {
+  const Plan<T> plan(isa, cell, args.shape, args.lengths, args.threads);
+  BackwardPass<T> pass(plan, args);
+  Company company(plan.threads, args.poll);
+  const int used = company.run(pass);
+  if (args.threads.used) *args.threads.used = used;
+  return !company.stopped();
+}
+
+template bool backward<float>(const Isa&, Cell, const BackwardArgs<float>&);
+template bool backward<double>(const Isa&, Cell, const BackwardArgs<double>&);
+
+}  // namespace lstm_fast

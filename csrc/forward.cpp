@@ -1,0 +1,240 @@
+// Forward through layers, directions and chunks of time: who does what when. One dispatch lookup per call.
+#include "dropout.h"
+#include "stack.h"
+
+namespace lstm_fast {
+namespace {
+
+template <class T>
+class ForwardPass {
+ public:
+  ForwardPass(const Plan<T>& plan, const ForwardArgs<T>& args)
+      : plan_(plan),
+        args_(args),
+        dropout_(args.dropout.p > 0),
+        reserve_arena_(args.reserve),
+        reserve_(reserve_arena_, plan, dropout_) {
+    std::size_t bytes = 0;
+    for (int layer = 0; layer < plan.shape.layers; ++layer) {
+      Arena measure(nullptr);
+      ForwardWorkspace<T>(measure, plan.geometry(layer), plan.threads, saves());
+      bytes = std::max(bytes, measure.used());
+    }
+    for (int crew = 0; crew < plan.crews(); ++crew) workspaces_[crew] = allocate(bytes);
+    if (saves()) {
+      y_ = reserve_.y;
+    } else {
+      Arena measure(nullptr);
+      for (int parity = 0; parity < 2; ++parity) measure.take<T>({plan.shape.T, plan.shape.B, plan.width});
+      if (plan.shape.layers > 1) between_ = allocate(measure.used());
+      Arena arena(between_.get());
+      T* const buffers[2] = {arena.take<T>({plan.shape.T, plan.shape.B, plan.width}),
+                             arena.take<T>({plan.shape.T, plan.shape.B, plan.width})};
+      for (int layer = 0; layer < plan.shape.layers; ++layer) y_.push_back(buffers[layer % 2]);
+    }
+    y_.back() = args.y;
+  }
+
+  // Runs in every participant.
+  void operator()(Company& company, Crew& everybody) {
+    for (int layer = 0; layer < plan_.shape.layers; ++layer) {
+      if (plan_.split_directions && everybody.size() > 1) {
+        int direction = 0;
+        Crew crew = company.half(everybody, &direction);
+        run_direction(company, everybody, crew, layer, direction, direction);
+      } else {
+        for (int direction = 0; direction < plan_.shape.directions; ++direction) {
+          run_direction(company, everybody, everybody, layer, direction, 0);
+          everybody.wait();  // the next one uses the same workspace
+        }
+      }
+      if (company.halted(everybody, everybody)) return;
+      const auto at = static_cast<std::size_t>(layer);
+      if (dropout_ && layer < plan_.shape.layers - 1) {
+        for_valid_rows(plan_.schedule, everybody, [&](index t, index row) {
+          const index offset = (t * plan_.shape.B + row) * plan_.width;
+          drop_row(args_.dropout, layer, t, row, y_[at] + offset, plan_.width, reserve_.dropped[at] + offset);
+        });
+        everybody.wait();
+      }
+    }
+    clear_padding(plan_.schedule, everybody, args_.y, plan_.width);
+  }
+
+ private:
+  bool saves() const { return args_.reserve != nullptr; }
+
+  Sequence<T> input(int layer) const {
+    if (layer == 0) return args_.x;
+    const auto below = static_cast<std::size_t>(layer - 1);
+    const T* data = saves() ? reserve_.dropped[below] : y_[below];
+    return {data, plan_.shape.B * plan_.width, plan_.width};
+  }
+
+  void run_direction(Company& company, Crew& everybody, Crew& crew, int layer, int direction, int workspace) const {
+    const LayerKernels<T>& kernels = plan_.kernels;
+    const Schedule& schedule = plan_.schedule;
+    const Geometry<T> g = plan_.geometry(layer);
+    Arena arena(workspaces_[workspace].get());
+    const ForwardWorkspace<T> work(arena, g, plan_.threads, saves());
+    const DirectionReserve<T>& reserve = reserve_.of(plan_.shape, layer, direction);
+    const index state = layer * plan_.shape.directions + direction;
+    const Weights<T>& w = args_.weights[state];
+    const T* h0 = args_.h0 + state * g.B * g.Ho;
+    T* const c = saves() ? reserve.c : work.c;
+
+    Turns turn(crew);
+    if (turn.mine()) kernels.pack_weights(w.w_ih, g.H, g.I, w.b_ih, w.b_hh, true, work.w_ih);
+    if (turn.mine()) kernels.pack_weights(w.w_hh, g.H, g.Ho, nullptr, nullptr, false, work.w_hh);
+    if (saves() && turn.mine()) kernels.pack_transposed(w.w_ih, g.H, g.I, reserve.w_ih_t);
+    if (saves() && turn.mine()) kernels.pack_transposed(w.w_hh, g.H, g.Ho, reserve.w_hh_t);
+    if (w.w_hr && turn.mine()) kernels.pack_projection(w.w_hr, g.P, g.H, work.w_hr);
+    if (w.w_hr && saves() && turn.mine()) kernels.pack_projection_transposed(w.w_hr, g.P, g.H, reserve.w_hr_t);
+    if (saves() && turn.mine()) sort_rows(schedule, h0, g.Ho, reserve.h0, g.Ho);
+    if (turn.mine()) {
+      sort_rows(schedule, args_.c0 + state * g.B * g.H, g.H, c, g.unit_stride);
+      sort_rows(schedule, h0, g.Ho, work.h[0], g.h_stride);
+      for (index row = 0; row < g.B; ++row) {
+        for (int parity = 0; parity < 2; ++parity) work.h_rows[parity][row] = work.h[parity] + row * g.h_stride;
+      }
+    }
+
+    index* const first_row = work.first_row + crew.id() * (g.chunk_steps + 1);
+    index* const c_row = work.c_row + crew.id() * (g.chunk_steps + 1);
+    const Sequence<T> x = input(layer);
+    T* const y = y_[static_cast<std::size_t>(layer)] + direction * g.Ho;
+    ForwardChunk<T> chunk{
+        .I = g.I,
+        .H = g.H,
+        .Ho = g.Ho,
+        .steps = 0,
+        .first_row = first_row,
+        .c_row = c_row,
+        .gate_stride = g.gate_stride,
+        .unit_stride = g.unit_stride,
+        .h_stride = g.h_stride,
+        .x_rows = work.x_rows,
+        .y_rows = nullptr,
+        .w_ih = work.w_ih,
+        .w_hh = work.w_hh,
+        .w_hr = w.w_hr ? work.w_hr : nullptr,
+        .gates = nullptr,
+        .c = c,
+        .h = {nullptr, nullptr},
+        .u = work.u,
+        .h_rows = {nullptr, nullptr},
+        .save = saves(),
+    };
+    for (const Span& span : schedule.spans()) {
+      T** const y_rows = work.y_rows[(&span - schedule.spans().data()) % 2];
+      index row = 0;
+      for (index s = 0; s < span.steps; ++s) {
+        const index step = span.step + s;
+        const index active = schedule.active(step);
+        first_row[s] = row;
+        c_row[s] = !saves() || step == 0 ? 0 : s == 0 ? g.B + span.first_row - schedule.active(step - 1) : c_row[s];
+        c_row[s + 1] = saves() ? g.B + span.first_row + row : 0;
+        for (index b = crew.id(); b < active; b += crew.size()) {
+          const index t = plan_.time(direction, step, b);
+          const index original = schedule.original(b);
+          work.x_rows[row + b] = x.data + t * x.t_stride + original * x.b_stride;
+          y_rows[row + b] = y + (t * g.B + original) * plan_.width;
+        }
+        row += active;
+      }
+      first_row[span.steps] = row;
+      chunk.steps = span.steps;
+      chunk.y_rows = y_rows;
+      chunk.gates = saves() ? reserve.gates + span.first_row * g.gate_stride : work.gates;
+      for (int parity = 0; parity < 2; ++parity) {
+        chunk.h[parity] = work.h[(span.step + parity) % 2];
+        chunk.h_rows[parity] = work.h_rows[(span.step + parity) % 2];
+      }
+      if (company.halted(everybody, crew)) return;
+      kernels.input_product(chunk, crew.share(row, max_rows));
+      crew.wait();
+      kernels.forward_steps(chunk, {crew.id(), crew.size()});
+    }
+    if (schedule.spans().empty()) crew.wait();  // for the states
+    for (index b = crew.id(); b < g.B; b += crew.size()) {
+      const index length = schedule.length(b);
+      const index out = state * g.B + schedule.original(b);
+      std::copy_n(work.h[length % 2] + b * g.h_stride, g.Ho, args_.hn + out * g.Ho);
+      std::copy_n(c + last_c_row(g, b) * g.unit_stride, g.H, args_.cn + out * g.H);
+    }
+  }
+
+  // The row of c that holds the state of sorted row b after its last step.
+  index last_c_row(const Geometry<T>& g, index b) const {
+    const index length = plan_.schedule.length(b);
+    if (!saves() || length == 0) return b;
+    const Span& span = *std::prev(std::partition_point(plan_.schedule.spans().begin(), plan_.schedule.spans().end(),
+                                                       [=](const Span& s) { return s.step < length; }));
+    index row = g.B + span.first_row + b;
+    for (index step = span.step; step < length - 1; ++step) row += plan_.schedule.active(step);
+    return row;
+  }
+
+  const Plan<T>& plan_;
+  const ForwardArgs<T>& args_;
+  const bool dropout_;
+  Arena reserve_arena_;
+  const StackReserve<T> reserve_;
+  Block workspaces_[2];
+  Block between_;
+  std::vector<T*> y_;  // [layer]
+};
+
+}  // namespace
+
+template <class T>
+std::size_t reserve_bytes(const Isa& isa, Cell cell, const Shape& shape, const index* lengths, bool dropout) {
+  Arena arena(nullptr);
+  StackReserve<T>(arena, Plan<T>(isa, cell, shape, lengths, {}), dropout);
+  return arena.used();
+}
+
+template <class T>
+bool forward(const Isa& isa, Cell cell, const ForwardArgs<T>& args) {
+  const Plan<T> plan(isa, cell, args.shape, args.lengths, args.threads);
+  ForwardPass<T> pass(plan, args);
+  Company company(plan.threads, args.poll);
+  const int used = company.run(pass);
+  if (args.threads.used) *args.threads.used = used;
+  return !company.stopped();
+}
+
+template <class T>
+void states(const Isa& isa, Cell cell, const StatesArgs<T>& args) {
+  const Plan<T> plan(isa, cell, args.shape, args.lengths, {});
+  Arena arena(const_cast<std::byte*>(args.reserve));  // read only
+  const StackReserve<T> stack(arena, plan, args.dropout);
+  const DirectionReserve<T>& reserve = stack.of(args.shape, args.layer, args.direction);
+  const Geometry<T> g = plan.geometry(args.layer);
+  const index size = args.shape.T * args.shape.B * g.H;
+  if (plan.schedule.padded()) {
+    std::fill_n(args.gates, g.gates * size, T(0));
+    std::fill_n(args.c, size, T(0));
+  }
+  index row = 0;
+  for (index step = 0; row < g.rows; ++step) {
+    for (index b = 0; b < plan.schedule.active(step); ++b, ++row) {
+      const index t = plan.time(args.direction, step, b);
+      const index to = (t * g.B + plan.schedule.original(b)) * g.H;
+      for (index unit = 0; unit < g.H; ++unit) {
+        const T* gate = reserve.gates + row * g.gate_stride + unit / g.lanes * g.gates * g.lanes + unit % g.lanes;
+        for (index k = 0; k < g.gates; ++k) args.gates[k * size + to + unit] = gate[k * g.lanes];
+      }
+      std::copy_n(reserve.c + (g.B + row) * g.unit_stride, g.H, args.c + to);
+    }
+  }
+}
+
+template std::size_t reserve_bytes<float>(const Isa&, Cell, const Shape&, const index*, bool);
+template std::size_t reserve_bytes<double>(const Isa&, Cell, const Shape&, const index*, bool);
+template bool forward<float>(const Isa&, Cell, const ForwardArgs<float>&);
+template bool forward<double>(const Isa&, Cell, const ForwardArgs<double>&);
+template void states<float>(const Isa&, Cell, const StatesArgs<float>&);
+template void states<double>(const Isa&, Cell, const StatesArgs<double>&);
+
+}  // namespace lstm_fast

@@ -1,0 +1,163 @@
+// What forward.cpp and backward.cpp share: the plan of one call.
+#pragma once
+
+#include <atomic>
+
+#include "layout.h"
+#include "threads.h"
+
+namespace lstm_fast {
+
+// Layers, directions and how many threads for them. Everything is sized and allocated before the team starts.
+template <class T>
+struct Plan {
+  const LayerKernels<T>& kernels;
+  Shape shape;
+  Schedule schedule;
+  int threads;
+  bool split_directions;  // one crew for each
+  index Ho, width;        // of h, of y
+
+  Plan(const Isa& isa, Cell cell, const Shape& s, const index* lengths, const Threads& wanted)
+      : kernels(isa.kernels<T>().of(cell)),
+        shape(s),
+        schedule(s, lengths),
+        Ho(s.P > 0 ? s.P : s.H),
+        width(s.directions * Ho) {
+    product_of({s.layers, s.directions, 2, std::max<index>(width, 1), std::max<index>(s.B, 1)});
+    threads = useful_threads(wanted);
+    split_directions = s.directions == 2 && threads > 1;
+  }
+
+  Geometry<T> geometry(int layer) const { return Geometry<T>(kernels, schedule, shape, layer); }
+  int crews() const { return split_directions ? 2 : 1; }
+
+  // The time of processing step s of sorted row b.
+  index time(int direction, index step, index row) const {
+    return reversed(direction) ? schedule.length(row) - 1 - step : step;
+  }
+  bool reversed(int direction) const { return direction == 1 || shape.reverse; }
+
+ private:
+  // A participant must have several barriers' worth of work in every chunk, and waking the team must pay.
+  int useful_threads(const Threads& wanted) const {
+    const double flops_a_row = 8.0 * static_cast<double>(shape.H) * static_cast<double>(Ho + shape.I);
+    const double all = flops_a_row * static_cast<double>(schedule.rows()) * shape.layers * shape.directions;
+    if (all < wanted.least_flops) return 1;
+    if (wanted.least_chunk_flops <= 0) return std::max(1, wanted.most);
+    const double chunk = flops_a_row * static_cast<double>(schedule.most_rows()) * shape.directions;
+    return std::max(1, static_cast<int>(std::min<double>(wanted.most, chunk / wanted.least_chunk_flops)));
+  }
+};
+
+// The participants of one call: all of them, and the crews that the directions are given to.
+class Company {
+ public:
+  Company(int threads, const Poll& poll)
+      : threads_(threads), poll_(poll), all_(threads), halves_{Crew::Shared(threads), Crew::Shared(threads)} {}
+
+  bool stopped() const { return stop_.load(std::memory_order_relaxed); }
+
+  // Runs work(company, crew) in every participant; returns how many there were.
+  template <class Work>
+  int run(Work& work) {
+    struct Call {
+      Company* company;
+      Work* work;
+    } call{this, &work};
+    return run_team(
+        threads_,
+        [](void* context, int id, int size) {
+          auto& c = *static_cast<Call*>(context);
+          Crew everybody(id, size, &c.company->all_);
+          (*c.work)(*c.company, everybody);
+        },
+        &call);
+  }
+
+  // The crew of one of two directions that `everybody` falls into.
+  Crew half(const Crew& everybody, int* direction) {
+    const int first = (everybody.size() + 1) / 2;
+    *direction = everybody.id() < first ? 0 : 1;
+    if (*direction == 0) return Crew(everybody.id(), first, &halves_[0]);
+    return Crew(everybody.id() - first, everybody.size() - first, &halves_[1]);
+  }
+
+  // Barrier of a crew, at which all of it learn whether the call is to stop. Only the calling thread asks.
+  bool halted(const Crew& everybody, Crew& crew) {
+    if (everybody.leads() && poll_.stop && poll_.stop(poll_.context)) stop_.store(true, std::memory_order_relaxed);
+    return crew.agree(stopped());
+  }
+
+ private:
+  int threads_;
+  Poll poll_;
+  std::atomic<bool> stop_{false};
+  Crew::Shared all_;
+  Crew::Shared halves_[2];
+};
+
+// Takes turns with the others at a list of small tasks.
+class Turns {
+ public:
+  explicit Turns(const Crew& crew) : crew_(crew) {}
+  bool mine() { return next_++ % crew_.size() == crew_.id(); }
+
+ private:
+  const Crew& crew_;
+  int next_ = 0;
+};
+
+// Rows [B, width] in the order of the user to sorted rows at `stride`, padded with zeros; a null source is all zeros.
+template <class T>
+void sort_rows(const Schedule& schedule, const T* from, index width, T* to, index stride) {
+  for (index row = 0; row < schedule.B(); ++row, to += stride) {
+    T* end = from ? std::copy_n(from + schedule.original(row) * width, width, to) : to;
+    std::fill(end, to + stride, T(0));
+  }
+}
+
+// Zeros in what stands beyond each row's length of a [T,B,width] array.
+template <class T>
+void clear_padding(const Schedule& schedule, const Crew& crew, T* array, index width) {
+  if (!schedule.padded()) return;
+  const Range own = crew.share(schedule.B());
+  for (index row = own.begin; row < own.end; ++row) {
+    for (index t = schedule.length(row); t < schedule.T(); ++t) {
+      std::fill_n(array + (t * schedule.B() + schedule.original(row)) * width, width, T(0));
+    }
+  }
+}
+
+// f(t, original row) for this participant's share of all valid (t, row).
+template <class F>
+void for_valid_rows(const Schedule& schedule, const Crew& crew, F f) {
+  for (index row = crew.id(); row < schedule.B(); row += crew.size()) {
+    for (index t = 0; t < schedule.length(row); ++t) f(t, schedule.original(row));
+  }
+}
+
+// The reserve of a whole stack: outputs between the layers, with and without dropout, and every direction's own.
+template <class T>
+struct StackReserve {
+  std::vector<T*> y;        // [layer]; the last is the user's and null here
+  std::vector<T*> dropped;  // [layer]: y with dropout, the input of the layer above; y itself without dropout
+  std::vector<DirectionReserve<T>> directions;
+
+  StackReserve(Arena& arena, const Plan<T>& plan, bool dropout) {
+    const Shape& s = plan.shape;
+    for (int layer = 0; layer < s.layers; ++layer) {
+      const bool last = layer == s.layers - 1;
+      y.push_back(last ? nullptr : arena.take<T>({s.T, s.B, plan.width}));
+      dropped.push_back(last || !dropout ? y.back() : arena.take<T>({s.T, s.B, plan.width}));
+      for (int direction = 0; direction < s.directions; ++direction)
+        directions.emplace_back(arena, plan.geometry(layer));
+    }
+  }
+
+  const DirectionReserve<T>& of(const Shape& shape, int layer, int direction) const {
+    return directions[static_cast<std::size_t>(layer * shape.directions + direction)];
+  }
+};
+
+}  // namespace lstm_fast

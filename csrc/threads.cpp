@@ -1,0 +1,194 @@
+#include "threads.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <array>
+#include <cfenv>
+#include <chrono>
+#include <csignal>
+#include <memory>
+#include <new>
+#include <system_error>
+#include <thread>
+
+#include "isa/relax.h"
+
+namespace lstm_fast {
+namespace {
+
+// Long enough to bridge the gap between two calls of a training loop, short enough not to matter as wasted time.
+constexpr std::chrono::microseconds idle_spin{50};
+// Turns of a spin after which the other participant is taken to have lost its core.
+constexpr int patient_turns = 4000;
+
+class Worker {
+ public:
+  using Work = void (*)(void*, int, int);
+
+  Worker() {
+    // Signals are the main thread's business.
+    sigset_t all;
+    sigset_t before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    try {
+      std::thread([this] { serve(); }).detach();
+    } catch (...) {
+      pthread_sigmask(SIG_SETMASK, &before, nullptr);
+      throw;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  }
+
+  void start(Work work, void* context, int id, int size, const std::fenv_t& environment) {
+    work_ = work;
+    context_ = context;
+    id_ = id;
+    size_ = size;
+    environment_ = environment;
+    orders_.fetch_add(1, std::memory_order_release);
+    orders_.notify_one();
+  }
+
+  void finish() {
+    const std::uint64_t order = orders_.load(std::memory_order_relaxed);
+    for (int turn = 0; done_.load(std::memory_order_acquire) != order; ++turn) {
+      if (turn < patient_turns) {
+        relax();
+      } else {
+        std::this_thread::yield();
+      }
+    }
+  }
+
+ private:
+  void serve() {
+    for (std::uint64_t order = 0;; ++order) {
+      const auto idle_since = std::chrono::steady_clock::now();
+      for (int turn = 1; orders_.load(std::memory_order_acquire) == order; ++turn) {
+        relax();
+        if (turn % 64 == 0 && std::chrono::steady_clock::now() - idle_since > idle_spin) {
+          orders_.wait(order, std::memory_order_acquire);
+        }
+      }
+      std::fesetenv(&environment_);
+      work_(context_, id_, size_);
+      done_.store(order + 1, std::memory_order_release);
+    }
+  }
+
+  alignas(128) std::atomic<std::uint64_t> orders_{0};
+  Work work_ = nullptr;
+  void* context_ = nullptr;
+  int id_ = 0;
+  int size_ = 0;
+  std::fenv_t environment_{};
+  alignas(128) std::atomic<std::uint64_t> done_{0};
+};
+
+// Never destroyed: its threads may outlive every static object, and process exit ends them.
+struct Team {
+  std::atomic_flag busy = ATOMIC_FLAG_INIT;
+  int workers = 0;
+  std::unique_ptr<Worker> members[Barrier::max_size];
+};
+
+std::atomic<Team*> current_team{nullptr};
+
+// The parent's threads do not exist in the child, and its team may have been in use: leave it and make a new one when
+// needed.
+void abandon_team_in_child() { current_team.store(nullptr); }
+
+Team& team() {
+  static const int registered = pthread_atfork(nullptr, nullptr, abandon_team_in_child);
+  static_cast<void>(registered);
+  Team* found = current_team.load(std::memory_order_acquire);
+  if (!found) {
+    auto fresh = std::make_unique<Team>();
+    if (current_team.compare_exchange_strong(found, fresh.get())) found = fresh.release();
+  }
+  return *found;
+}
+
+}  // namespace
+
+void Barrier::wait(int id, int size) {
+  const std::uint64_t arrivals = slots_[static_cast<std::size_t>(id)].arrivals.load(std::memory_order_relaxed) + 1;
+  slots_[static_cast<std::size_t>(id)].arrivals.store(arrivals, std::memory_order_release);
+  for (int other = 0; other < size; ++other) {
+    for (int turn = 0; slots_[static_cast<std::size_t>(other)].arrivals.load(std::memory_order_acquire) < arrivals;
+         ++turn) {
+      if (turn < patient_turns) {
+        relax();
+      } else {
+        std::this_thread::yield();
+      }
+    }
+  }
+}
+
+int run_team(int wanted, void (*work)(void* context, int id, int size), void* context) {
+  const auto alone = [=] {
+    work(context, 0, 1);
+    return 1;
+  };
+  if (wanted <= 1) return alone();
+  Team& crew = team();
+  if (crew.busy.test_and_set(std::memory_order_acquire)) return alone();
+  int size = 1;
+  for (; size < wanted && size < Barrier::max_size; ++size) {
+    if (size <= crew.workers) continue;
+    try {
+      crew.members[crew.workers] = std::make_unique<Worker>();
+      ++crew.workers;
+    } catch (const std::system_error&) {
+      break;  // no more threads to be had: go on with those there are
+    } catch (const std::bad_alloc&) {
+      break;
+    }
+  }
+  std::fenv_t environment;
+  std::fegetenv(&environment);
+  for (int id = 1; id < size; ++id) crew.members[id - 1]->start(work, context, id, size, environment);
+  work(context, 0, size);
+  for (int id = 1; id < size; ++id) crew.members[id - 1]->finish();
+  crew.busy.clear(std::memory_order_release);
+  return size;
+}
+
+double barrier_ns(int threads) {
+  using Clock = std::chrono::steady_clock;
+  using Nanoseconds = std::chrono::duration<double, std::nano>;
+  constexpr Nanoseconds long_enough{2e5};  // of one try, for the clock
+  constexpr Nanoseconds given_up{2e7};     // of all tries; cores that are shared take long for a single barrier
+  struct Try {
+    Crew::Shared shared;
+    int barriers;
+    Nanoseconds time;
+  } run{Crew::Shared(threads), 16, {}};
+  const auto work = [](void* context, int id, int size) {
+    auto& own = *static_cast<Try*>(context);
+    const Crew crew(id, size, &own.shared);
+    crew.wait();  // all are awake
+    const auto start = Clock::now();
+    for (int barrier = 0; barrier < own.barriers; ++barrier) crew.wait();
+    if (crew.leads()) own.time = Clock::now() - start;
+  };
+  std::array<double, 9> found;
+  std::size_t tries = 0;
+  const auto start = Clock::now();
+  while (tries < found.size() && (tries == 0 || Clock::now() - start < given_up)) {
+    if (run_team(threads, work, &run) == 1) return 0;
+    if (run.time < long_enough && tries == 0 && Clock::now() - start < given_up) {
+      run.barriers *= 2;
+    } else {
+      found[tries++] = run.time.count() / run.barriers;
+    }
+  }
+  const auto middle = found.begin() + static_cast<std::ptrdiff_t>(tries / 2);
+  std::nth_element(found.begin(), middle, found.begin() + static_cast<std::ptrdiff_t>(tries));
+  return *middle;
+}
+
+}  // namespace lstm_fast
