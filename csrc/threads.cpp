@@ -100,9 +100,10 @@ std::atomic<Team*> current_team{nullptr};
 // needed.
 void abandon_team_in_child() { current_team.store(nullptr); }
 
+// When the library is loaded, not at first use: a fork in the middle of that would leave the child waiting for its end.
+[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, abandon_team_in_child);
+
 Team& team() {
-  static const int registered = pthread_atfork(nullptr, nullptr, abandon_team_in_child);
-  static_cast<void>(registered);
   Team* found = current_team.load(std::memory_order_acquire);
   if (!found) {
     auto fresh = std::make_unique<Team>();
@@ -166,7 +167,7 @@ double barrier_ns(int threads) {
     Crew::Shared shared;
     int barriers;
     Nanoseconds time;
-  } run{Crew::Shared(threads), 16, {}};
+  };
   const auto work = [](void* context, int id, int size) {
     auto& own = *static_cast<Try*>(context);
     const Crew crew(id, size, &own.shared);
@@ -177,13 +178,15 @@ double barrier_ns(int threads) {
   };
   std::array<double, 9> found;
   std::size_t tries = 0;
+  int barriers = 16;
   const auto start = Clock::now();
   while (tries < found.size() && (tries == 0 || Clock::now() - start < given_up)) {
+    Try run{Crew::Shared(threads), barriers, {}};  // of its own: the next may have another number of participants
     if (run_team(threads, work, &run) == 1) return 0;
     if (run.time < long_enough && tries == 0 && Clock::now() - start < given_up) {
-      run.barriers *= 2;
+      barriers *= 2;
     } else {
-      found[tries++] = run.time.count() / run.barriers;
+      found[tries++] = run.time.count() / barriers;
     }
   }
   const auto middle = found.begin() + static_cast<std::ptrdiff_t>(tries / 2);

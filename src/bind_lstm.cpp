@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <thread>
 
 #include <pybind11/native_enum.h>
 
@@ -41,24 +42,42 @@ struct Reserve {
   }
 };
 
-// Lets Ctrl-C stop a long call; asks Python about twenty times a second, since that takes the GIL.
-class SignalPoll {
+// The interpreter's lock, given up while the kernels run. poll() lets Ctrl-C stop a long call: it asks Python about
+// twenty times a second, since that takes the lock.
+class WithoutGil {
  public:
+  WithoutGil() : state_(PyEval_SaveThread()) {}
+  ~WithoutGil() { take(); }
+  WithoutGil(const WithoutGil&) = delete;
+  WithoutGil& operator=(const WithoutGil&) = delete;
+
   Poll poll() { return {stop, this}; }
 
  private:
   using Clock = std::chrono::steady_clock;
 
   static bool stop(void* context) {
-    auto& self = *static_cast<SignalPoll*>(context);
+    auto& self = *static_cast<WithoutGil*>(context);
     const auto now = Clock::now();
     if (now - self.last_ < std::chrono::milliseconds(50)) return false;
-    const py::gil_scoped_acquire gil;
+    self.take();
     const bool pending = PyErr_CheckSignals() != 0;
+    self.state_ = PyEval_SaveThread();
     self.last_ = Clock::now();
     return pending;
   }
 
+  // Python before 3.14 ends a daemon thread that comes back while the interpreter shuts down, by unwinding its stack.
+  // What a team of threads still works on must not be unwound: sleep until the process is gone, as 3.14 does.
+  void take() noexcept {
+    try {
+      PyEval_RestoreThread(state_);
+    } catch (...) {
+      while (true) std::this_thread::sleep_for(std::chrono::hours(1));
+    }
+  }
+
+  PyThreadState* state_;
   Clock::time_point last_ = Clock::now();
 };
 
@@ -176,8 +195,7 @@ py::tuple forward_of(const Request& request) {
         .block = py::array_t<std::byte>(static_cast<py::ssize_t>(bytes)),
     });
   }
-  SignalPoll signals;
-  const ForwardArgs<T> args{
+  ForwardArgs<T> args{
       .shape = shape,
       .x = sequence_of<T>(x),
       .h0 = data_of<T>(h0),
@@ -190,11 +208,12 @@ py::tuple forward_of(const Request& request) {
       .reserve = reserve ? reserve->aligned() : nullptr,
       .dropout = dropout,
       .threads = threads_of_call(),
-      .poll = signals.poll(),
+      .poll = {},
   };
   bool done;
   {
-    const py::gil_scoped_release release;
+    WithoutGil released;
+    args.poll = released.poll();
     done = forward(isa, Cell::lstm, args);
   }
   if (!done) throw py::error_already_set();
@@ -238,8 +257,7 @@ py::tuple backward_of(const Reserve& reserve, const py::object& dy, const py::ob
     });
     found.append(py::make_tuple(w_ih, w_hh, b, w_hr));
   }
-  SignalPoll signals;
-  const BackwardArgs<T> args{
+  BackwardArgs<T> args{
       .shape = shape,
       .x = sequence_of<T>(reserve.x),
       .y = data_of<T>(reserve.y),
@@ -254,11 +272,12 @@ py::tuple backward_of(const Reserve& reserve, const py::object& dy, const py::ob
       .weights = weights.data(),
       .dropout = reserve.dropout,
       .threads = threads_of_call(),
-      .poll = signals.poll(),
+      .poll = {},
   };
   bool done;
   {
-    const py::gil_scoped_release release;
+    WithoutGil released;
+    args.poll = released.poll();
     done = backward(*reserve.isa, Cell::lstm, args);
   }
   if (!done) throw py::error_already_set();

@@ -27,9 +27,12 @@ from planted_defects import DEFECTS, Defect
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ["csrc", "src", "python", "tests", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"]
 # The tests that judge kernels, the quick ones first. Those of the command line, the bench and the demos are not asked.
-SUITE = ["test_layouts", "test_lstm", "test_reproducibility", "test_special_values", "test_drawn_problems"]
-SUITE += ["test_math", "test_empty_problems", "test_layers", "test_layer_calls", "test_bad_input", "test_dispatch"]
-SUITE += ["test_binary", "test_guard_pages", "test_layering", "test_memory", "test_concurrency", "test_reference"]
+SUITE = ["test_layouts", "test_ragged", "test_threads", "test_dropout", "test_lstm", "test_stack"]
+SUITE += ["test_reproducibility", "test_special_values", "test_drawn_problems", "test_team"]
+SUITE += ["test_math", "test_empty_problems", "test_layers", "test_layer_calls", "test_bad_input", "test_bad_stacks"]
+SUITE += ["test_dispatch", "test_binary", "test_guard_pages", "test_layering", "test_memory", "test_concurrency"]
+SUITE += ["test_reference"]
+SECONDS = 1800  # of one run of these tests: what has not ended by then hangs
 
 
 class Verdict(NamedTuple):
@@ -52,7 +55,8 @@ def environment(tree: Path) -> dict[str, str]:
 
 
 def run(tree: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *command], cwd=tree, env=environment(tree), capture_output=True, text=True)
+    whole = [sys.executable, *command]
+    return subprocess.run(whole, cwd=tree, env=environment(tree), capture_output=True, text=True, timeout=SECONDS)
 
 
 class Build:
@@ -90,7 +94,10 @@ class Build:
 
 def test(tree: Path) -> Verdict:
     options = ["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=line"]
-    done = run(tree, *options, *(f"tests/{name}.py" for name in SUITE))
+    try:
+        done = run(tree, *options, *(f"tests/{name}.py" for name in SUITE))
+    except subprocess.TimeoutExpired:
+        return Verdict(True, f"no end within {SECONDS} seconds")
     if done.returncode == 0:
         return Verdict(False, "")
     if failed := re.search(r"^(FAILED|ERROR) (\S+)", done.stdout, re.M):
