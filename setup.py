@@ -38,13 +38,14 @@ extension = Pybind11Extension(
     # No -march, no fast-math, no contraction: the same bits on every machine. -O3 unrolls the tile.
     extra_compile_args=[
         "-O3",
+        "-pthread",
         "-ffp-contract=off",
         "-fno-math-errno",
         *WARNINGS,
         *(["-Werror"] if os.environ.get("LSTM_FAST_WERROR") == "1" else []),
     ],
     # Templates of the C++ library would be visible otherwise, and another module's could stand in for them.
-    extra_link_args=["-Wl,--version-script=src/exports.map"] if sys.platform == "linux" else [],
+    extra_link_args=["-pthread", "-Wl,--version-script=src/exports.map"] if sys.platform == "linux" else [],
     depends=sorted(["src/exports.map", *glob("src/*.h"), *glob("csrc/**/*.h", recursive=True)]),
 )
 # pybind11's own headers do not pass our warnings.

@@ -176,7 +176,7 @@ LF_INLINE void projection_weight_gradient(const BackwardChunk<typename V::scalar
   for_tiles<limit>(rows, own, WeightGradientJob<N, V>{chunk.panel_p, chunk.u + column, chunk.unit_stride, count, dw});
 }
 
-// Sums in processing order: t strictly descending, b ascending.
+// Sums in processing order: steps strictly descending, rows of the sorted batch ascending.
 template <template <class> class CellOf, class V>
 void weight_gradient(const BackwardChunk<typename V::scalar>& chunk, Deal deal) {
   constexpr int gates = CellOf<V>::gates;

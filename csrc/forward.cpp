@@ -24,13 +24,17 @@ class ForwardPass {
     if (saves()) {
       y_ = reserve_.y;
     } else {
+      // Layers below the last take turns at two buffers.
+      const int buffers = std::min(plan.shape.layers - 1, 2);
       Arena measure(nullptr);
-      for (int parity = 0; parity < 2; ++parity) measure.take<T>({plan.shape.T, plan.shape.B, plan.width});
-      if (plan.shape.layers > 1) between_ = allocate(measure.used());
+      for (int buffer = 0; buffer < buffers; ++buffer) measure.take<T>({plan.shape.T, plan.shape.B, plan.width});
+      if (buffers > 0) between_ = allocate(measure.used());
       Arena arena(between_.get());
-      T* const buffers[2] = {arena.take<T>({plan.shape.T, plan.shape.B, plan.width}),
-                             arena.take<T>({plan.shape.T, plan.shape.B, plan.width})};
-      for (int layer = 0; layer < plan.shape.layers; ++layer) y_.push_back(buffers[layer % 2]);
+      T* turns[2] = {};
+      for (int buffer = 0; buffer < buffers; ++buffer) {
+        turns[buffer] = arena.take<T>({plan.shape.T, plan.shape.B, plan.width});
+      }
+      for (int layer = 0; layer < plan.shape.layers; ++layer) y_.push_back(turns[layer % 2]);
     }
     y_.back() = args.y;
   }

@@ -1,5 +1,5 @@
 // Everything that an instruction set compiles, in order, and its row of the kernel table. The including file has
-// defined the vector types F32 and F64, their operations and transpose<V>.
+// defined the vector types F32 and F64, and their operations.
 
 #include "math-inl.h"
 

@@ -1,12 +1,12 @@
-// What an instruction set offers to stack.cpp: one layer and one direction over one chunk of time.
+// What an instruction set offers to forward.cpp and backward.cpp: one layer and one direction over one chunk of time.
 //
 // Packed layouts (V = one vector of `lanes` elements, unit block jb = `lanes` hidden units, padded with zeros):
 //   weights         [jb][k][gate][lane], k = 0..K-1; w_ih has one more row, k = I: the bias
 //   gate rows       [row][jb][gate][lane], rows at `gate_stride`: the order of the accumulators
-//   w_t             [nb][kk][vector][lane]: column block nb of up to 4 vectors of outputs; kk over (unit, gate) with
-//   the
+//   w_t             [nb][kk][vector][lane]: column block nb of up to 4 vectors of outputs; kk over (unit, gate), the
 //                   gate inside and valid units only, so that sums run in the same order for every number of lanes
-//   h, c, dh, dc    [B] rows at `unit_stride`, units padded
+//   c, dc, u, du    [B] rows at `unit_stride`, units padded
+//   h, dh, dp       [B] rows at `h_stride`, units padded; equal to `unit_stride` without a projection
 // Outputs are padded, never the summed index: fma(0, 0, -0) is +0, and 0 * Inf is NaN.
 #pragma once
 

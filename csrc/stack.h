@@ -45,8 +45,10 @@ struct Plan {
     const double all = flops_a_row * static_cast<double>(schedule.rows()) * shape.layers * shape.directions;
     if (all < wanted.least_flops) return 1;
     if (wanted.least_chunk_flops <= 0) return std::max(1, wanted.most);
+    // The steps are split by rows alone; beyond them more threads only speed up the products of whole chunks.
+    const auto most = static_cast<double>(std::min<index>(wanted.most, shape.directions * std::max<index>(shape.B, 2)));
     const double chunk = flops_a_row * static_cast<double>(schedule.most_rows()) * shape.directions;
-    return std::max(1, static_cast<int>(std::min<double>(wanted.most, chunk / wanted.least_chunk_flops)));
+    return std::max(1, static_cast<int>(std::min(most, chunk / wanted.least_chunk_flops)));
   }
 };
 
@@ -85,7 +87,8 @@ class Company {
 
   // Barrier of a crew, at which all of it learn whether the call is to stop. Only the calling thread asks.
   bool halted(const Crew& everybody, Crew& crew) {
-    if (everybody.leads() && poll_.stop && poll_.stop(poll_.context)) stop_.store(true, std::memory_order_relaxed);
+    if (everybody.leads() && !stopped() && poll_.stop && poll_.stop(poll_.context))
+      stop_.store(true, std::memory_order_relaxed);
     return crew.agree(stopped());
   }
 

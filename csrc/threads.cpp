@@ -19,8 +19,28 @@ namespace {
 
 // Long enough to bridge the gap between two calls of a training loop, short enough not to matter as wasted time.
 constexpr std::chrono::microseconds idle_spin{50};
-// Turns of a spin after which the other participant is taken to have lost its core.
+// Turns of a spin after which the other participant is taken to have lost its core; few when there are not cores for
+// all, since then it has.
 constexpr int patient_turns = 4000;
+constexpr int crowded_turns = 50;
+
+// Spins until done() holds, giving the core away after `patience` turns.
+template <class Done>
+void spin(int patience, Done done) {
+  for (int turn = 0; !done();) {
+    if (turn < patience) {
+      ++turn;
+      relax();
+    } else {
+      std::this_thread::yield();
+    }
+  }
+}
+
+int patience_of(int size) {
+  static const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  return size <= cores ? patient_turns : crowded_turns;
+}
 
 class Worker {
  public:
@@ -53,13 +73,7 @@ class Worker {
 
   void finish() {
     const std::uint64_t order = orders_.load(std::memory_order_relaxed);
-    for (int turn = 0; done_.load(std::memory_order_acquire) != order; ++turn) {
-      if (turn < patient_turns) {
-        relax();
-      } else {
-        std::this_thread::yield();
-      }
-    }
+    spin(patience_of(size_), [&] { return done_.load(std::memory_order_acquire) == order; });
   }
 
  private:
@@ -117,15 +131,10 @@ Team& team() {
 void Barrier::wait(int id, int size) {
   const std::uint64_t arrivals = slots_[static_cast<std::size_t>(id)].arrivals.load(std::memory_order_relaxed) + 1;
   slots_[static_cast<std::size_t>(id)].arrivals.store(arrivals, std::memory_order_release);
+  const int patience = patience_of(size);
   for (int other = 0; other < size; ++other) {
-    for (int turn = 0; slots_[static_cast<std::size_t>(other)].arrivals.load(std::memory_order_acquire) < arrivals;
-         ++turn) {
-      if (turn < patient_turns) {
-        relax();
-      } else {
-        std::this_thread::yield();
-      }
-    }
+    const auto& slot = slots_[static_cast<std::size_t>(other)].arrivals;
+    spin(patience, [&] { return slot.load(std::memory_order_acquire) >= arrivals; });
   }
 }
 

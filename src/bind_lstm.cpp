@@ -88,6 +88,11 @@ char code_of() {
 
 template <class T>
 py::array empty(const Dims& dims) {
+  std::size_t bytes = sizeof(T);
+  for (const index size : dims) {
+    if (__builtin_mul_overflow(bytes, static_cast<std::size_t>(size), &bytes) || bytes > PTRDIFF_MAX)
+      throw std::bad_alloc();
+  }
   return py::array_t<T>(std::vector<py::ssize_t>(dims.begin(), dims.end()));
 }
 
@@ -140,11 +145,14 @@ py::tuple forward_of(const Request& request) {
   };
   const py::tuple first = request.weights[0];
   const bool projected = !first[4].is_none();
-  const py::array w_sizes = projected ? require(first[4], "w_hr", {-1, -1}, code, "x", true)
-                                      : require(first[1], "w_hh", {-1, -1}, code, "x", true);
+  const py::array w_sizes = projected ? require(first[4], "w_hr", {-1, -1}, code, "x", false)
+                                      : require(first[1], "w_hh", {-1, -1}, code, "x", false);
   shape.H = w_sizes.shape(1);
   if (projected) shape.P = w_sizes.shape(0);
-  if (shape.H < 1) throw py::value_error("w_hh: expected shape (4H, H) with H at least 1, got H = 0");
+  if (!projected && (shape.H < 1 || w_sizes.shape(0) != 4 * shape.H)) {
+    throw py::value_error("w_hh: expected shape (4H, H) with H at least 1, got (" + std::to_string(w_sizes.shape(0)) +
+                          ", " + std::to_string(shape.H) + ")");
+  }
   if (projected && (shape.P < 1 || shape.P >= shape.H)) {
     throw py::value_error("w_hr: expected shape (P, H) with 0 < P < H, got (" + std::to_string(shape.P) + ", " +
                           std::to_string(shape.H) + ")");
@@ -293,17 +301,20 @@ py::tuple states_of(const Reserve& reserve, int layer, int direction) {
   const Shape& shape = reserve.shape;
   const py::array gates = empty<T>({4, shape.T, shape.B, shape.H});
   const py::array c = empty<T>({shape.T, shape.B, shape.H});
-  states(*reserve.isa, Cell::lstm,
-         StatesArgs<T>{
-             .shape = shape,
-             .lengths = reserve.lengths_or_null(),
-             .dropout = reserve.dropout.p > 0,
-             .reserve = reserve.aligned(),
-             .layer = layer,
-             .direction = direction,
-             .gates = data_of<T>(gates),
-             .c = data_of<T>(c),
-         });
+  const StatesArgs<T> args{
+      .shape = shape,
+      .lengths = reserve.lengths_or_null(),
+      .dropout = reserve.dropout.p > 0,
+      .reserve = reserve.aligned(),
+      .layer = layer,
+      .direction = direction,
+      .gates = data_of<T>(gates),
+      .c = data_of<T>(c),
+  };
+  {
+    const WithoutGil without_gil;
+    states(*reserve.isa, Cell::lstm, args);
+  }
   return py::make_tuple(gates, c);
 }
 
@@ -319,7 +330,12 @@ py::tuple bind_states(const Reserve& reserve, int layer, int direction) {
 }  // namespace
 
 void bind_lstm(py::module_& module) {
-  py::class_<Reserve>(module, "Reserve", "What a training forward keeps for backward. Opaque; never written.")
+  const auto only_from_forward = py::custom_type_setup([](PyHeapTypeObject* type) {
+    type->ht_type.tp_flags |= Py_TPFLAGS_DISALLOW_INSTANTIATION;
+    type->ht_type.tp_new = nullptr;
+  });
+  py::class_<Reserve>(module, "Reserve", only_from_forward,
+                      "What a training forward keeps for backward. Opaque; never written.")
       .def_property_readonly("nbytes",
                              [](const Reserve& reserve) { return reserve.block.nbytes() + reserve.y.nbytes(); })
       .def_property_readonly("isa", [](const Reserve& reserve) { return isa_name(*reserve.isa); })

@@ -6,14 +6,17 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 
-def integer(value: int, name: str, least: int) -> int:
-    """Value as an int; TypeError if it is none (a bool is none), ValueError below ``least``."""
+def integer(value: int, name: str, least: int, most: int = 2**63 - 1) -> int:
+    """Value as an int; TypeError if it is none (a bool is none), ValueError outside [least, most]."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
     if value < least:
         raise ValueError(f"{name}: expected at least {least}, got {value}")
+    if value > most:
+        raise ValueError(f"{name}: expected at most {most}, got a number of {int(value).bit_length()} bits")
     return int(value)
 
 
@@ -34,6 +37,17 @@ def limit(value: float, name: str, most: float = math.inf) -> float:
     return float(value)
 
 
+def real_numbers(value: Any, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """A list or array-like of real numbers as an array of dtype; TypeError if it holds anything else."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected numbers in rows of equal lengths: {error}") from None
+    if array.dtype.kind not in "iuf" or hasattr(value, "mask"):
+        raise TypeError(f"{name}: expected real numbers, got {type(value).__name__} of dtype {array.dtype}")
+    return array.astype(dtype, copy=False)
+
+
 # Option: the values that this version takes.
 _SCOPE: dict[str, tuple[Any, ...]] = {
     "save": ("gates", None),
@@ -47,6 +61,8 @@ def require_in_scope(**options: Any) -> None:
     """Raise NotImplementedError if an option asks for what a later version brings."""
     for name, value in options.items():
         allowed = _SCOPE[name]
+        if name == "save" and not (value is None or isinstance(value, str)):
+            raise TypeError(f"save: expected a string or None, got {type(value).__name__}")
         if value is None or isinstance(value, (bool, int, float, str)):
             if value in allowed:
                 continue

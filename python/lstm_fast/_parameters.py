@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ._arguments import real_numbers
+
 Array = NDArray[Any]
 
 KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
@@ -52,6 +54,8 @@ def initial_parameters(sizes: Sizes, dtype: np.dtype[Any], generator: np.random.
 
 def load_parameters(parameters: Mapping[str, Array], mapping: Mapping[str, ArrayLike], strict: bool) -> None:
     """Copy from mapping into parameters, all or nothing; ValueError and TypeError as LSTM.load_state_dict says."""
+    if not isinstance(mapping, Mapping):
+        raise TypeError(f"mapping: expected a mapping of names to arrays, got {type(mapping).__name__}")
     missing = [name for name in parameters if name not in mapping]
     unknown = [name for name in mapping if name not in parameters]
     if strict and (missing or unknown):
@@ -60,18 +64,21 @@ def load_parameters(parameters: Mapping[str, Array], mapping: Mapping[str, Array
     for name, parameter in parameters.items():
         if name in missing:
             continue
-        array = np.asarray(mapping[name])
-        if array.dtype != parameter.dtype and hasattr(mapping[name], "dtype"):
-            raise TypeError(f"{name}: expected dtype {parameter.dtype}, got {array.dtype}; convert it first")
+        given = mapping[name]
+        array = real_numbers(given, name, parameter.dtype)
+        if hasattr(given, "dtype") and np.asarray(given).dtype != parameter.dtype:
+            raise TypeError(f"{name}: expected dtype {parameter.dtype}, got {given.dtype}; convert it first")
         if array.shape != parameter.shape:
             raise ValueError(f"{name}: expected shape {parameter.shape}, got {array.shape}")
-        arrays[name] = array.astype(parameter.dtype)
+        arrays[name] = array
     for name, array in arrays.items():
         parameters[name][...] = array
 
 
 def infer_options(mapping: Mapping[str, ArrayLike], prefix: str) -> tuple[dict[str, ArrayLike], dict[str, Any]]:
     """The parameters under prefix, and the constructor's arguments that they tell; ValueError if there are none."""
+    if not isinstance(prefix, str):
+        raise TypeError(f"prefix: expected a string, got {type(prefix).__name__}")
     own = {name[len(prefix) :]: value for name, value in mapping.items() if name.startswith(prefix)}
     own = {name: value for name, value in own.items() if _NAME.fullmatch(name)}
     if "weight_ih_l0" not in own or "weight_hh_l0" not in own:
@@ -81,10 +88,13 @@ def infer_options(mapping: Mapping[str, ArrayLike], prefix: str) -> tuple[dict[s
     if w_ih.ndim != 2 or w_hh.ndim != 2 or w_ih.shape[0] % 4:
         raise ValueError(f"weight_ih_l0: expected shape (4H, I) beside (4H, H), got {w_ih.shape}, {w_hh.shape}")
     matches = [match for name in own if (match := _NAME.fullmatch(name))]
+    layers = {int(match[1]) for match in matches}
+    if layers != set(range(len(layers))):
+        raise ValueError(f"mapping: expected layers 0, 1, 2, ..., got {sorted(layers)[:8]}")
     return own, {
         "input_size": w_ih.shape[1],
         "hidden_size": w_ih.shape[0] // 4,
-        "num_layers": 1 + max(int(match[1]) for match in matches),
+        "num_layers": len(layers),
         "bias": "bias_ih_l0" in own,
         "bidirectional": any(match[2] for match in matches),
         "proj_size": w_hh.shape[1] if "weight_hr_l0" in own else 0,

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _lstm_fast_core as _core
-from ._arguments import flag, integer, limit, require_in_scope
+from ._arguments import flag, integer, limit, real_numbers, require_in_scope
 from ._parameters import KINDS, Sizes, infer_options, initial_parameters, load_parameters
 
 Array = NDArray[Any]
 State = tuple[Array, Array]
 
 
-@dataclass
+@dataclass(eq=False)
 class Gradients:
     """What :meth:`LSTM.backward` returns: gradients in the shapes and under the names of what they belong to."""
 
@@ -38,13 +38,14 @@ class States(NamedTuple):
     c: Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LayerReserve:
     """What :meth:`LSTM.forward` keeps for :meth:`LSTM.backward`: h, c, gates and packed weights; x by reference."""
 
     layer: LSTM
     core: _core.Reserve
     unbatched: bool
+    y_shape: tuple[int, ...]
     dropout_seed: int | None  # of the masks; None without dropout
 
     @property
@@ -57,7 +58,7 @@ class LayerReserve:
 
         ValueError if there is no such layer or direction.
         """
-        gates, c = self.core.states(layer, int(reverse))
+        gates, c = self.core.states(integer(layer, "layer", 0, 2**16), int(flag(reverse, "reverse")))
         return States(*(self.layer._arrange(a, self.unbatched) for a in (*gates, c)))
 
 
@@ -97,7 +98,7 @@ class LSTM:
     ) -> None:
         self.input_size = integer(input_size, "input_size", 0)
         self.hidden_size = integer(hidden_size, "hidden_size", 1)
-        self.num_layers = integer(num_layers, "num_layers", 1)
+        self.num_layers = integer(num_layers, "num_layers", 1, 2**16)
         self.bias = flag(bias, "bias")
         self.batch_first = flag(batch_first, "batch_first")
         self.dropout = limit(dropout, "dropout", 1.0)
@@ -107,10 +108,10 @@ class LSTM:
             raise ValueError(f"proj_size: expected less than hidden_size = {hidden_size}, got {proj_size}")
         if self.dropout > 0 and self.num_layers == 1:
             warnings.warn("dropout: a single layer has none, since it acts between layers", stacklevel=2)
+        if dtype is None or np.dtype(dtype) not in (np.float32, np.float64):
+            raise TypeError(f"dtype: expected float32 or float64, got {dtype!r}")
         self.dtype = np.dtype(dtype)
-        if self.dtype not in (np.float32, np.float64):
-            raise TypeError(f"dtype: expected float32 or float64, got {self.dtype}")
-        self._generator = np.random.default_rng(seed)
+        self._generator = np.random.default_rng(None if seed is None else integer(seed, "seed", 0))
         sizes = Sizes(self.input_size, self.hidden_size, self.num_layers, self.bias, 1 + bidirectional, self.proj_size)
         self.parameters: Mapping[str, Array] = MappingProxyType(initial_parameters(sizes, self.dtype, self._generator))
 
@@ -196,11 +197,12 @@ class LSTM:
         seed = None if dropout_seed is None else integer(dropout_seed, "dropout_seed", 0)
         if seed is not None and seed >= 2**64:
             raise ValueError(f"dropout_seed: expected less than 2^64, got {seed}")
-        if seed is None and self.dropout > 0:
+        drops = self.dropout > 0 and self.num_layers > 1
+        if seed is None and drops:
             seed = int(self._generator.integers(2**64, dtype=np.uint64))
         y, state_n, reserve, unbatched = self._run(x, state, lengths, save=True, seed=seed or 0)
         assert reserve is not None
-        return y, state_n, LayerReserve(self, reserve, unbatched, seed if self.dropout > 0 else None)
+        return y, state_n, LayerReserve(self, reserve, unbatched, y.shape, seed if drops else None)
 
     def backward(
         self,
@@ -218,7 +220,11 @@ class LSTM:
         if reserve.layer is not self:
             raise ValueError("reserve: expected one that this layer's forward returned, got another layer's")
         unbatched = reserve.unbatched
-        dy = None if dy is None else self._time_major(self._array(dy, "dy"), "dy", 2 if unbatched else 3)
+        if dy is not None:
+            dy = self._array(dy, "dy")
+            if dy.shape != reserve.y_shape:
+                raise ValueError(f"dy: expected shape {reserve.y_shape}, that of y, got {dy.shape}")
+            dy = self._time_major(dy)
         dhn, dcn = self._state_pair(dstate_n, ("dhn", "dcn"), "dstate_n", unbatched)
         dx, dh0, dc0, found = _core.lstm_backward(reserve.core, dy, dhn, dcn)
         parameters: dict[str, Array] = {}
@@ -249,16 +255,11 @@ class LSTM:
             return value
         if value is None or hasattr(value, "dtype") or isinstance(value, (str, bytes)):
             raise TypeError(f"{name}: expected an ndarray of {self.dtype} or a list, got {type(value).__name__}")
-        try:
-            return np.asarray(value, self.dtype)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{name}: expected a list of numbers of equal lengths: {error}") from None
+        return real_numbers(value, name, self.dtype)
 
-    def _time_major(self, array: Array, name: str, rank: int) -> Array:
-        """[T,B,.] from what the user calls x or y; ValueError if it has another rank than ``rank``."""
-        if array.ndim != rank:
-            raise ValueError(f"{name}: expected {rank} dimensions, got shape {array.shape}")
-        if rank == 2:
+    def _time_major(self, array: Array) -> Array:
+        """[T,B,.] from what the user calls x or y."""
+        if array.ndim == 2:
             return array[:, None]
         return array.swapaxes(0, 1) if self.batch_first else array
 
@@ -279,7 +280,8 @@ class LSTM:
         if pair is None:
             return None, None
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise TypeError(f"{pair_name}: expected a tuple ({', '.join(names)}), got {type(pair).__name__}")
+            got = type(pair).__name__ + (f" of {len(pair)}" if isinstance(pair, (tuple, list)) else "")
+            raise TypeError(f"{pair_name}: expected a tuple ({', '.join(names)}), got {got}")
         arrays: list[Array | None] = []
         for value, name, width in zip(pair, names, self._state_widths(), strict=True):
             array = None if value is None else self._array(value, name)
@@ -305,7 +307,7 @@ class LSTM:
         if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
             axes = "[B,T,I]" if self.batch_first else "[T,B,I]"
             raise ValueError(f"x: expected {axes} or [T,I] with I = {self.input_size}, got shape {x.shape}")
-        x = self._time_major(x, "x", x.ndim)
+        x = self._time_major(x)
         h0: Array | None
         c0: Array | None
         if state is None:

@@ -47,7 +47,7 @@ def lstm_forward(
     Returns y [T,B,H], hn and cn [B,H], and the reserve that :func:`lstm_backward` takes. With ``save=None`` (inference)
     the reserve is None; otherwise y is read-only, since the reserve refers to it, and x must not change until backward.
     """
-    if save not in ("gates", None):
+    if save is not None and not (isinstance(save, str) and save == "gates"):
         require_in_scope(save=save)
     weights = [(w_ih, w_hh, b_ih, b_hh, w_hr)]
     save_any = save is not None
