@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def integer(value: int, name: str, least: int, most: int = 2**63 - 1) -> int:
+def integer(value: int, name: str, least: int, most: int | None = None) -> int:
     """Value as an int; TypeError if it is none (a bool is none), ValueError outside [least, most]."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
     if value < least:
         raise ValueError(f"{name}: expected at least {least}, got {value}")
-    if value > most:
+    if most is not None and value > most:
         raise ValueError(f"{name}: expected at most {most}, got a number of {int(value).bit_length()} bits")
     return int(value)
 

@@ -18,6 +18,8 @@ from ._parameters import KINDS, Sizes, infer_options, initial_parameters, load_p
 Array = NDArray[Any]
 State = tuple[Array, Array]
 
+LARGEST = 2**62  # size: no array has more elements
+
 
 @dataclass(eq=False)
 class Gradients:
@@ -96,8 +98,8 @@ class LSTM:
         dtype: DTypeLike = np.float32,
         seed: int | None = None,
     ) -> None:
-        self.input_size = integer(input_size, "input_size", 0)
-        self.hidden_size = integer(hidden_size, "hidden_size", 1)
+        self.input_size = integer(input_size, "input_size", 0, LARGEST)
+        self.hidden_size = integer(hidden_size, "hidden_size", 1, LARGEST)
         self.num_layers = integer(num_layers, "num_layers", 1, 2**16)
         self.bias = flag(bias, "bias")
         self.batch_first = flag(batch_first, "batch_first")
