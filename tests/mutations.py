@@ -77,14 +77,22 @@ class Build:
             raise SystemExit(f"the tests would not see this tree, but {used}")
         self.installed = used
 
+    def included(self, source: str) -> set[str]:
+        """The names of the file and of all that it includes of ours, those included by these too."""
+        found, left = {Path(source).name}, [source]
+        ours = {path.name: path for folder in ("csrc", "src") for path in (self.tree / folder).rglob("*.h")}
+        while left:
+            for name in re.findall(r'#include "(?:.*/)?([^"/]+)"', (self.tree / left.pop()).read_text()):
+                if name not in found:
+                    found.add(name)
+                    left.append(str(ours[name].relative_to(self.tree)))
+        return found
+
     def again(self, changed: set[str]) -> None:
-        """Compiles what these files, and those put back, go into: a -inl.h into the sets, other headers into all."""
+        """Compiles what these files, and those put back, go into."""
         changed = changed | self.stale
-        sources = {name for name in changed if name in self.compile}
-        if any(name.endswith("-inl.h") for name in changed):
-            sources |= {name for name in self.compile if name.startswith("csrc/isa/")}
-        if any(name.endswith(".h") and not name.endswith("-inl.h") for name in changed):
-            sources = set(self.compile)
+        names = {Path(name).name for name in changed}
+        sources = {source for source in self.compile if names & self.included(source)}
         for command in (*(self.compile[source] for source in sorted(sources)), self.link):
             done = subprocess.run(command, cwd=self.tree, capture_output=True, text=True)
             if done.returncode:
