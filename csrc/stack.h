@@ -46,9 +46,10 @@ struct Plan {
     if (all < wanted.least_flops) return 1;
     if (wanted.least_chunk_flops <= 0) return std::max(1, wanted.most);
     // The steps are split by rows alone; beyond them more threads only speed up the products of whole chunks.
-    const auto most = static_cast<double>(std::min<index>(wanted.most, shape.directions * std::max<index>(shape.B, 2)));
+    const auto rows = static_cast<double>(shape.directions * std::max<index>(shape.B, 2));
     const double chunk = flops_a_row * static_cast<double>(schedule.most_rows()) * shape.directions;
-    return std::max(1, static_cast<int>(std::min(most, chunk / wanted.least_chunk_flops)));
+    return std::max(1,
+                    static_cast<int>(std::min<double>(wanted.most, std::min(rows, chunk / wanted.least_chunk_flops))));
   }
 };
 
