@@ -30,16 +30,15 @@ class Corpus(NamedTuple):
 
 def topics() -> dict[str, str]:
     """Python's help topics, name -> text; ValueError when this Python has none or keeps them in an unknown form."""
-    advice = "use --corpus FILE with a text of your own"
     try:
         content: Any = importlib.import_module(SOURCE).topics
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"this Python comes without {SOURCE} ({error}); {advice}") from None
+        raise ValueError(f"this Python comes without {SOURCE} ({error})") from None
     # A dict of strings in every Python so far; a sequence of lines costs nothing to understand too.
     pairs: Iterable[tuple[Any, Any]] = content.items() if isinstance(content, Mapping) else ()
     found = {str(name): text if isinstance(text, str) else "\n".join(text) for name, text in pairs}
     if not found:
-        raise ValueError(f"{SOURCE} is a {type(content).__name__} here, where a mapping was expected; {advice}")
+        raise ValueError(f"{SOURCE} is a {type(content).__name__} here, where a mapping was expected")
     return found
 
 
@@ -62,7 +61,10 @@ def _without_repetitions(documents: Iterable[str]) -> list[str]:
 def load(path: Path | None = None) -> Corpus:
     """The corpus from Python's help topics, or from a UTF-8 text file, whose paragraphs then stand for topics."""
     if path is None:
-        documents = [text for _, text in sorted(topics().items())]
+        try:
+            documents = [text for _, text in sorted(topics().items())]
+        except ValueError as error:
+            raise ValueError(f"{error}; use --corpus FILE with a text of your own") from None
     else:
         documents = re.split(r"\n\s*\n", path.read_text("utf-8"))
     documents = _without_repetitions(documents)
