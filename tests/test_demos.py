@@ -1,4 +1,4 @@
-"""The demos: the worked unit's published numbers, the language model's gradients, and that both learn."""
+"""The text demo and what the demos share: the language model's gradients, the optimiser, and that it learns."""
 
 from __future__ import annotations
 
@@ -9,63 +9,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lstm_fast.demos import corpus, stock, text, training
+from lstm_fast.demos import corpus, text, training
 from lstm_fast.demos.adam import BLOCK, Adam
 from lstm_fast.demos.corpus import UNKNOWN, Vocabulary
-from lstm_fast.demos.language_model import LanguageModel, log_softmax, sum_by_token
+from lstm_fast.demos.language_model import LanguageModel
+from lstm_fast.demos.parts import log_softmax, sum_by_token
 from lstm_fast.demos.training import Recipe, streams
 
-# Short-term / long-term memory after each day, from zeros, as published with the weights.
-PUBLISHED = {
-    "A": [(-0.127755, -0.201247), (-0.096522, -0.202193), (-0.166218, -0.324621), (0.006393, 0.015270)],
-    "B": [(0.276438, 0.499521), (0.611733, 0.913569), (0.867005, 1.480604), (0.969393, 2.409093)],
-}
 
-
-@pytest.mark.parametrize("company", [0, 1])
-def test_worked_unit_gives_the_published_memories(company: int) -> None:
-    days = stock.follow(stock.worked_unit())
-    memories = np.stack([days.short_term[:, company], days.long_term[:, company]], axis=1)
-    np.testing.assert_allclose(memories, PUBLISHED[stock.COMPANIES[company]], rtol=0, atol=1e-6)
-
-
-def test_worked_unit_gates_explain_its_memories() -> None:
-    d = stock.follow(stock.worked_unit())
-    before = np.vstack([np.zeros(2), d.long_term[:-1]])
-    np.testing.assert_allclose(d.long_term, d.remembered * before + d.admitted * d.potential, rtol=0, atol=1e-14)
-    np.testing.assert_allclose(d.short_term, d.let_out * np.tanh(d.long_term), rtol=0, atol=1e-14)
-
-
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_stock_training_reaches_both_predictions(seed: int) -> None:
-    unit = stock.LSTM(1, 1, dtype=np.float64, seed=seed)
-    lesson = stock.learn(unit)
-    assert lesson.learned
-    assert lesson.losses[-1] < 0.05 * lesson.losses[0]
-    np.testing.assert_allclose(stock.follow(unit).short_term[-1], [0, 1], rtol=0, atol=0.1)
-
-
-def test_stock_prints_the_table_and_fails_honestly(capsys: pytest.CaptureFixture[str]) -> None:
-    assert stock.main([]) == 0
-    printed = capsys.readouterr().out
-    for rows in PUBLISHED.values():
-        for memories in rows:
-            assert all(f"{memory:.6f}" in printed for memory in memories)
-    assert stock.main(["--steps", "3"]) == 1
-    assert "NOT LEARNED" in capsys.readouterr().out
-
-
-def tiny_model() -> LanguageModel:
-    """7 tokens, embedding 3, 4 units, float64."""
-    return LanguageModel(7, 3, 4, dtype=np.float64, seed=3)
+def tiny_model(layers: int = 2) -> LanguageModel:
+    """7 tokens, embedding 3, layers of 4 units, float64."""
+    return LanguageModel(7, 3, 4, layers, dtype=np.float64, seed=3)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_gradients_of_the_language_model_by_finite_differences(dropout: float) -> None:
-    model = tiny_model()
+@pytest.mark.parametrize("layers", [1, 2])
+def test_gradients_of_the_language_model_by_finite_differences(dropout: float, layers: int) -> None:
+    model = tiny_model(layers)
     draw = np.random.default_rng(0)
     tokens = draw.integers(0, 7, (6, 2))
-    state = (0.5 * draw.standard_normal((1, 2, 4)), 0.5 * draw.standard_normal((1, 2, 4)))
+    state = (0.5 * draw.standard_normal((layers, 2, 4)), 0.5 * draw.standard_normal((layers, 2, 4)))
 
     def loss() -> float:
         return model.gradients(tokens, state, dropout, np.random.default_rng(1)).loss
@@ -82,6 +45,22 @@ def test_gradients_of_the_language_model_by_finite_differences(dropout: float) -
             expected[index] = (above - loss()) / 2e-6
             parameter[index] = kept
         np.testing.assert_allclose(gradients[name], expected, rtol=0, atol=1e-8, err_msg=name)
+
+
+def test_dropout_between_the_layers_acts_in_training_alone_and_repeats() -> None:
+    tokens = np.random.default_rng(0).integers(0, 7, (6, 2))
+
+    def losses(between: float) -> tuple[list[float], float]:
+        model = LanguageModel(7, 3, 4, 2, between=between, dtype=np.float64, seed=3)
+        state = model.zero_state(2)
+        return [model.gradients(tokens, state).loss for _ in range(3)], model.loss(tokens, state)[0]
+
+    (without, calm), (thinned, still) = losses(0.0), losses(0.5)
+    assert calm == still
+    assert len(set(without)) == 1
+    assert len(set(thinned)) == 3
+    assert losses(0.5)[0] == thinned
+    assert LanguageModel(7, 3, 4, 1, between=0.5).layer.dropout == 0  # and no warning
 
 
 def test_training_loss_is_the_loss_of_inference() -> None:
@@ -175,7 +154,13 @@ def test_words_and_vocabulary() -> None:
     assert vocabulary.decode(numbers[:2]) == ["a", "b"]
 
 
-SMALL = Recipe(steps=60, hidden=32, embedding=16, batch=16, chunk=16, rate=1e-2, dropout=0.1)
+SMALL = Recipe(steps=60, hidden=32, embedding=16, layers=2, batch=16, chunk=16, rate=1e-2, dropout=0.1, between=0.1)
+
+
+def small_model(vocabulary: Vocabulary, seed: int) -> LanguageModel:
+    """For SMALL."""
+    sizes = SMALL.embedding, SMALL.hidden, SMALL.layers
+    return LanguageModel(len(vocabulary), *sizes, between=SMALL.between, seed=seed)
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +175,7 @@ def test_training_is_deterministic(characters: tuple[Vocabulary, corpus.Tokens, 
     vocabulary, tokens, held_out = characters
     runs = []
     for _ in range(2):
-        model = LanguageModel(len(vocabulary), SMALL.embedding, SMALL.hidden, seed=5)
+        model = small_model(vocabulary, 5)
         history = training.train(model, tokens, held_out, SMALL, seconds=60, seed=5, title="", unit="character")
         written = model.generate(tokens[:20], 200, 1.0, np.random.default_rng(0))
         runs.append((history.training, history.held_out, written))
@@ -219,7 +204,7 @@ def test_training_keeps_its_time_and_can_be_repeated(
     vocabulary, tokens, held_out = characters
 
     def run(steps: int, seconds: float) -> training.History:
-        model = LanguageModel(len(vocabulary), SMALL.embedding, SMALL.hidden)
+        model = small_model(vocabulary, 0)
         recipe = replace(SMALL, steps=steps)
         return training.train(model, tokens, held_out, recipe, seconds=seconds, seed=0, title="", unit="character")
 
@@ -254,6 +239,8 @@ def test_text_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str
         "40",
         "--hidden",
         "32",
+        "--layers",
+        "3",
         "--length",
         "50",
         "--prompt",
@@ -264,6 +251,7 @@ def test_text_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert text.main([*arguments, "--plot", str(plot)]) == 0
     printed = capsys.readouterr().out
     assert "Target NOT reached" in printed
+    assert "LSTM of 3 x 32 units" in printed
     assert "the object is ..." in printed
     assert "with its memory" in printed
     assert "nats a word" in printed
@@ -285,6 +273,7 @@ def test_text_learns_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[s
     "arguments",
     [
         ["--steps", "0"],
+        ["--layers", "0"],
         ["--minutes", "nan"],
         ["--temperature", "-1"],
         ["--corpus", "nowhere.txt"],
@@ -302,7 +291,7 @@ def test_demos_need_nothing_but_numpy() -> None:
     code = (
         "import sys, lstm_fast\n"
         "assert not [m for m in sys.modules if m.startswith('lstm_fast.demos')]\n"
-        "from lstm_fast.demos import stock, text\n"
+        "from lstm_fast.demos import stock, text, topics\n"
         "assert not {'torch', 'rich', 'matplotlib'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,6 +6,7 @@ Every script runs in a process of its own and is ended, with the stacks of its t
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -50,6 +51,8 @@ PREAMBLE = f"""
     def child_status(work):
         child = os.fork()
         if child == 0:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm({SECONDS // 2})  # faulthandler's watchdog is a thread, and not in the child
             os._exit(0 if work() else 1)
         return os.waitpid(child, 0)[1]
 """
@@ -65,9 +68,15 @@ def run(script, *arguments, folder=None):
         path = folder / "script.py"
         path.write_text(whole)
         command = [sys.executable, str(path), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=2 * SECONDS)
-    assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done.stdout.split()
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True, start_new_session=True) as process:
+        try:
+            output, errors = process.communicate(timeout=2 * SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # with the children that it left
+            raise
+    assert process.returncode == 0, f"exit status {process.returncode}\n{output}\n{errors}"
+    return output.split()
 
 
 # --- several Python threads -------------------------------------------------------------------------------------------

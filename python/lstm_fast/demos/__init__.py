@@ -3,8 +3,13 @@
 ================  ==============================================================================
 stock             one LSTM unit followed by hand, then trained
 text              a language model learns Python's documentation, by characters and by words
+topics            a classifier learns from which part of that documentation a sentence comes
 corpus            the text: training and held-out part, characters and words as numbers
+sentences         its sentences with their groups of topics, and as ragged batches
 language_model    embedding, LSTM, softmax: loss, gradients, generated text
+classifier        embedding, bidirectional LSTM, softmax: many to one
+bag_of_words      the classifier without an LSTM that it has to beat
+parts             what both networks share: dropout, softmax loss, embedding's gradient
 training          the loop: streams, carried state, schedule, time limit
 adam, progress    the optimiser; the bar
 chart             the pictures

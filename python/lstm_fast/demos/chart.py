@@ -12,7 +12,9 @@ from ..bench.chart import COLOURS
 from ..bench.packages import require
 
 if TYPE_CHECKING:
+    from .corpus import Tokens
     from .stock import Days
+    from .topics import Cost, Epoch, Judgement
     from .training import History
 
 NEEDS = "--plot"
@@ -79,4 +81,43 @@ def draw_stock(given: Days, learned: Days, losses: Sequence[float], path: Path) 
         axes.legend(fontsize="small")
     panels[2].plot(losses, color="black")
     panels[2].set(title="training", xlabel="step", ylabel="loss: sum of the squared errors", yscale="log")
+    figure.savefig(path, dpi=120)
+
+
+def draw_topics(
+    epochs: Sequence[Epoch],
+    ours: Judgement,
+    theirs: Judgement,
+    targets: Tokens,
+    cost: Cost,
+    names: Sequence[str],
+    path: Path,
+) -> None:
+    """Write the losses over the epochs, the share told right of each group, and the time of both kinds of batches."""
+    figure, (losses, shares, times) = _figure(3)
+    number = np.arange(1, len(epochs) + 1)
+    losses.plot(number, [epoch.training for epoch in epochs], "o-", color=COLOURS[0], label="training, with dropout")
+    losses.plot(number, [epoch.held_out.loss for epoch in epochs], "s-", color=COLOURS[1], label="held out")
+    losses.axhline(theirs.loss, color="black", linestyle="--", label="bag of words, held out")
+    losses.axhline(np.log(len(names)), color="grey", linestyle=":", label="chance")
+    losses.set(title="learning", xlabel="epoch", ylabel="loss, nats a sentence")
+    losses.legend()
+
+    place = np.arange(len(names))
+    judged = (("LSTM", ours), ("bag of words", theirs))
+    for which, (label, judgement) in enumerate(judged):
+        right = [100 * np.mean(judgement.guesses[targets == k] == k) for k in place]
+        label = f"{label}: {judgement.accuracy:.1%} of all"
+        shares.barh(place + 0.4 * which - 0.2, right, 0.4, color=COLOURS[which], label=label)
+    shares.axvline(100 / len(names), color="grey", linestyle=":", label="chance")
+    shares.set(title="held-out sentences told right", xlabel="% of each group", xlim=(0, 100))
+    shares.set_yticks(place, names)
+    shares.invert_yaxis()
+    shares.legend(loc="upper center", bbox_to_anchor=(0.4, -0.12), ncols=3, fontsize="small", frameon=False)
+
+    bars = times.bar(["ragged", "padded"], [cost.ragged, cost.padded], 0.6, color=COLOURS[:2])
+    times.bar_label(bars, fmt="%.3f s", padding=2)
+    times.margins(y=0.1)
+    times.set(title=f"gradients of one epoch: {cost.padded / cost.ragged:.2f}x", ylabel="seconds")
+    times.set_xlabel(f"{cost.valid:.0%} of the padded steps are words")
     figure.savefig(path, dpi=120)

@@ -28,18 +28,17 @@ class Corpus(NamedTuple):
     source: str
 
 
-def _topics() -> dict[str, str]:
+def topics() -> dict[str, str]:
     """Python's help topics, name -> text; ValueError when this Python has none or keeps them in an unknown form."""
-    advice = "use --corpus FILE with a text of your own"
     try:
         content: Any = importlib.import_module(SOURCE).topics
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"this Python comes without {SOURCE} ({error}); {advice}") from None
+        raise ValueError(f"this Python comes without {SOURCE} ({error})") from None
     # A dict of strings in every Python so far; a sequence of lines costs nothing to understand too.
     pairs: Iterable[tuple[Any, Any]] = content.items() if isinstance(content, Mapping) else ()
     found = {str(name): text if isinstance(text, str) else "\n".join(text) for name, text in pairs}
     if not found:
-        raise ValueError(f"{SOURCE} is a {type(content).__name__} here, where a mapping was expected; {advice}")
+        raise ValueError(f"{SOURCE} is a {type(content).__name__} here, where a mapping was expected")
     return found
 
 
@@ -62,7 +61,10 @@ def _without_repetitions(documents: Iterable[str]) -> list[str]:
 def load(path: Path | None = None) -> Corpus:
     """The corpus from Python's help topics, or from a UTF-8 text file, whose paragraphs then stand for topics."""
     if path is None:
-        documents = [text for _, text in sorted(_topics().items())]
+        try:
+            documents = [text for _, text in sorted(topics().items())]
+        except ValueError as error:
+            raise ValueError(f"{error}; use --corpus FILE with a text of your own") from None
     else:
         documents = re.split(r"\n\s*\n", path.read_text("utf-8"))
     documents = _without_repetitions(documents)
@@ -88,15 +90,15 @@ def words(text: str) -> list[str]:
     return re.findall(r"[^\W\d]\w*(?:['-][^\W\d]\w*)*|[.,;:?]", mended)
 
 
+def is_prose(text: str) -> bool:
+    """Whether a paragraph or sentence is prose; code, grammar and tables are full of signs."""
+    plain = sum(c.isalpha() or c.isspace() or c in ".,'-_" + APOSTROPHE for c in text)
+    return plain >= 0.9 * len(text)  # keeps prose with its inline quotes and parentheses
+
+
 def words_of_prose(text: str) -> list[str]:
     """The words and stops of a text's prose; paragraphs of code, grammar and tables are left out."""
-    found: list[str] = []
-    for paragraph in re.split(r"\n\s*\n", text):
-        # Those are full of signs; 0.9 keeps prose with its inline quotes and parentheses.
-        plain = sum(c.isalpha() or c.isspace() or c in ".,'-_" + APOSTROPHE for c in paragraph)
-        if plain >= 0.9 * len(paragraph):
-            found += words(paragraph)
-    return found
+    return [word for paragraph in re.split(r"\n\s*\n", text) if is_prose(paragraph) for word in words(paragraph)]
 
 
 class Vocabulary:

@@ -1,6 +1,6 @@
 """A recurrent language model: embedding -> LSTM -> softmax over the next token. Generic over what a token is.
 
-Shapes: V tokens in the vocabulary, E embedding size, H hidden size, T steps, B texts side by side.
+Shapes: V tokens in the vocabulary, E embedding size, L layers of H units, T steps, B texts side by side.
 """
 
 from __future__ import annotations
@@ -12,25 +12,10 @@ from numpy.typing import DTypeLike, NDArray
 
 from .. import LSTM, Gradients
 from .corpus import UNKNOWN, Tokens
+from .parts import dropout_mask, log_softmax, open_forget_gates, softmax_loss, sum_by_token
 
 Array = NDArray[Any]
-State = tuple[Array, Array]  # (h, c), each [1, B, H]
-
-
-def log_softmax(logits: Array) -> Array:
-    """log(softmax) over the last axis, in place; the largest logit is subtracted first, so that no exp overflows."""
-    logits -= logits.max(axis=-1, keepdims=True)
-    logits -= np.log(np.exp(logits).sum(axis=-1, keepdims=True))
-    return logits
-
-
-def sum_by_token(rows: Array, tokens: Tokens, size: int) -> Array:
-    """Add ``rows[n]`` [N, E] into row ``tokens[n]`` of a zero [size, E]; always in the same order."""
-    total = np.zeros((size, rows.shape[1]), rows.dtype)
-    order = np.argsort(tokens, kind="stable")
-    present, starts = np.unique(tokens[order], return_index=True)
-    total[present] = np.add.reduceat(rows[order], starts, axis=0)
-    return total
+State = tuple[Array, Array]  # (h, c), each [L, B, H]
 
 
 class Step(NamedTuple):
@@ -45,15 +30,24 @@ class LanguageModel:
     """Predicts each token from those before it; ``parameters`` maps names to writable arrays."""
 
     def __init__(
-        self, vocabulary: int, embedding: int, hidden: int, *, dtype: DTypeLike = np.float32, seed: int = 0
+        self,
+        vocabulary: int,
+        embedding: int,
+        hidden: int,
+        layers: int = 1,
+        *,
+        between: float = 0.0,
+        dtype: DTypeLike = np.float32,
+        seed: int = 0,
     ) -> None:
+        """V, E, H and L; ``between``: share of the outputs between two layers set to zero while training."""
         draw = np.random.default_rng([seed, 1])  # another stream than the layer's
-        self.layer = LSTM(embedding, hidden, dtype=dtype, seed=seed)
+        between = between if layers > 1 else 0.0
+        self.layer = LSTM(embedding, hidden, layers, dropout=between, dtype=dtype, seed=seed)
         self.embedding: Array = draw.standard_normal((vocabulary, embedding)).astype(dtype)
         self.weight: Array = (draw.standard_normal((vocabulary, hidden)) / hidden**0.5).astype(dtype)
         self.bias: Array = np.zeros(vocabulary, dtype)
-        # An open forget gate (Jozefowicz et al., 2015): gradients reach far back from the first step on.
-        self.layer.parameters["bias_ih_l0"][hidden : 2 * hidden] = 1.0
+        open_forget_gates(self.layer)
         self.parameters = dict(self.layer.parameters)
         self.parameters |= {"embedding": self.embedding, "softmax_weight": self.weight, "softmax_bias": self.bias}
 
@@ -64,7 +58,7 @@ class LanguageModel:
 
     def zero_state(self, batch: int) -> State:
         """Empty memories for ``batch`` texts."""
-        zeros = np.zeros((1, batch, self.weight.shape[1]), self.weight.dtype)
+        zeros = np.zeros((self.layer.num_layers, batch, self.layer.hidden_size), self.weight.dtype)
         return zeros, zeros.copy()
 
     def log_probabilities(self, tokens: Tokens, state: State) -> tuple[Array, State]:
@@ -78,40 +72,28 @@ class LanguageModel:
         hits = np.take_along_axis(scores, tokens[1:, :, None], axis=-1)
         return -float(hits.mean(dtype=np.float64)), state
 
-    def _dropout(self, shape: tuple[int, ...], rate: float, draw: np.random.Generator) -> Array:
-        """A mask of 0 and 1 / (1 - rate): thinned out while training, the same size on average."""
-        mask: Array = (draw.random(shape, np.float32) >= rate).astype(self.weight.dtype)
-        mask /= 1 - rate
-        return mask
-
     def gradients(self, tokens: Tokens, state: State, dropout: float = 0.0, draw: Any = None) -> Step:
         """Loss of a chunk [T+1, B] and its gradient with respect to every parameter.
 
         The gradient stops at ``state``, which the chunk starts from (truncated back-propagation through time).
-        ``dropout``: share of the embedding's and of the layer's outputs set to zero, drawn from the generator ``draw``.
+        ``dropout``: share of the embedding's and of the last layer's outputs set to zero, drawn from the generator
+        ``draw``.
         """
         steps, batch = tokens.shape[0] - 1, tokens.shape[1]
         count, (vocabulary, hidden) = steps * batch, self.weight.shape
         x = self.embedding[tokens[:-1]]
         if dropout:
-            x_mask = self._dropout(x.shape, dropout, draw)
+            x_mask = dropout_mask(x.shape, dropout, draw, x.dtype)
             x *= x_mask
         y, state, reserve = self.layer.forward(x, state)
         if dropout:
-            y_mask = self._dropout(y.shape, dropout, draw)
+            y_mask = dropout_mask(y.shape, dropout, draw, y.dtype)
             y = y * y_mask
         flat = y.reshape(count, hidden)
 
         logits = flat @ self.weight.T
         logits += self.bias
-        scores = log_softmax(logits)
-        targets = (np.arange(count), tokens[1:].reshape(count))
-        loss = -float(scores[targets].mean(dtype=np.float64))
-
-        # d loss / d logits = (softmax - one at the target) / count
-        dlogits = np.exp(scores, out=scores)
-        dlogits[targets] -= 1
-        dlogits /= count
+        loss, dlogits = softmax_loss(logits, tokens[1:].reshape(count))
         dy = (dlogits @ self.weight).reshape(y.shape)
         if dropout:
             dy *= y_mask

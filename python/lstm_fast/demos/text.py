@@ -40,7 +40,9 @@ LEVELS = {
         "character",
         corpus.characters,
         None,
-        Recipe(steps=1200, hidden=256, embedding=64, rate=8e-3),
+        # As good as one layer of 256 units in as much time, or better: 1.258 nats in 112 s of one core against 1.269 in
+        # 111 s (2000 steps). Dropout between the layers made it worse in this time: 1.284 with between=0.2 (104 s).
+        Recipe(steps=1370, hidden=192, embedding=64, layers=2, rate=8e-3, dropout=0.1),
         Recipe(steps=120, hidden=96, embedding=32, chunk=32, rate=1e-2),
         0.7,
     ),
@@ -75,11 +77,12 @@ def study(level: Level, text: Corpus, recipe: Recipe, *, seconds: float, seed: i
     vocabulary = Vocabulary(tokens, level.limit)
     training, held_out = vocabulary.encode(tokens), vocabulary.encode(level.split(text.held_out))
     guessing = unigram_loss(training, held_out, len(vocabulary))
-    model = LanguageModel(len(vocabulary), recipe.embedding, recipe.hidden, seed=seed)
+    sizes = recipe.embedding, recipe.hidden, recipe.layers
+    model = LanguageModel(len(vocabulary), *sizes, between=recipe.between, seed=seed)
     unit = level.unit
     print(
         f"{len(training):,} {unit}s to learn from, {len(held_out):,} held out; {len(vocabulary):,} different tokens\n"
-        f"LSTM of {recipe.hidden} units, {model.size:,} weights in all; {recipe.steps} steps of"
+        f"LSTM of {recipe.layers} x {recipe.hidden} units, {model.size:,} weights in all; {recipe.steps} steps of"
         f" {recipe.batch} streams x {recipe.chunk} {unit}s\n"
         f"Guessing by how often each {unit} occurs costs {guessing:.3f} nats a {unit}",
         flush=True,
@@ -130,7 +133,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--level", choices=(*LEVELS, "both"), default="both", help="what a token is; default both, one after the other")
     add("--minutes", type=positive_float, default=4.5, help="at most so long, fewer steps if need be; default 4.5")
     add("--steps", type=positive_int, help="training steps of each level")
-    add("--hidden", type=positive_int, help="units of the LSTM; default 256")
+    add("--layers", type=positive_int, help="LSTMs on top of each other; default 2 by characters, 1 by words")
+    add("--hidden", type=positive_int, help="units of each layer; default 192 by characters, 256 by words")
     add("--quick", action="store_true", help="a few seconds: a small model that learns a little")
     add("--seed", type=int, default=0, help="of everything random; default 0")
     add("--prompt", action="append", metavar="TEXT", help="your own start to be continued; repeatable")
@@ -165,7 +169,7 @@ def main(argv: list[str]) -> int:
         title = f"{level.unit.capitalize()} by {level.unit}"
         print(f"\n{title}\n{'=' * len(title)}")
         recipe = level.quick if options.quick else level.recipe
-        wishes = {"steps": options.steps, "hidden": options.hidden}
+        wishes = {"steps": options.steps, "layers": options.layers, "hidden": options.hidden}
         recipe = replace(recipe, **{key: value for key, value in wishes.items() if value is not None})
         left = 60 * options.minutes - (time.perf_counter() - begin)
         share = level.share if len(chosen) > 1 else 1.0

@@ -26,10 +26,12 @@ class Recipe:
     steps: int
     hidden: int
     embedding: int
+    layers: int = 1
     batch: int = 32
     chunk: int = 64  # steps of back-propagation through time
     rate: float = 4e-3  # Adam's highest learning rate
-    dropout: float = 0.0
+    dropout: float = 0.0  # of the embeddings and of the last layer's outputs
+    between: float = 0.0  # dropout between the layers
     max_norm: float = 1.0  # the gradient of all parameters together is clipped to this
 
 
