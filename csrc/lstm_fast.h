@@ -81,8 +81,8 @@ struct WeightGradients {
 // alone than with a team that must be woken and waited for. Results do not depend on either.
 struct Threads {
   int most = 1;
-  double least_flops = 3e6;        // of a call that wakes the team
-  double least_chunk_flops = 4e5;  // of each thread in every chunk of time
+  double least_flops = 5e7;        // of a call that wakes the team
+  double least_chunk_flops = 2e6;  // of each thread in every chunk of time
   int* used = nullptr;             // out, if not null
 };
 

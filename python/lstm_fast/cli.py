@@ -129,7 +129,7 @@ def _grid(options: argparse.Namespace) -> list[problems.Problem]:
 
 def bench(options: argparse.Namespace) -> int:
     """Check, time, print and draw; 1 if a result was wrong."""
-    number = options.threads or get_num_threads()
+    number = options.threads
     for package in ("rich", "matplotlib"):  # asked for now, not after minutes of measuring
         require(package, "bench")
     for path in (options.json, options.plot):
@@ -224,7 +224,11 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--dtype", choices=problems.DTYPES, default=problems.DTYPES[0])
     command.add_argument(
-        "--threads", type=positive, metavar="N", help="for every engine; default: what `lstm-fast info` says"
+        "--threads",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="for every engine; 1 by default, since threads that one engine leaves spinning disturb the others",
     )
     command.add_argument("--quick", action="store_true", help="fewer points: ends within a minute on two cores")
     peer_help = "adds your own engine, see the text of lstm_fast.bench.engines; repeatable"
