@@ -84,15 +84,15 @@ struct WeightGradientJob {
   LF_NOINLINE void run(index row) const {
     constexpr index width = N * V::lanes;
     const T* a[M];
-    for (int m = 0; m < M; ++m) a[m] = panel + row * count + m;
+    LF_UNROLL for (int m = 0; m < M; ++m) a[m] = panel + row * count + m;
     T* to = dw + row * width;
     V acc[M][N];
-    for (int m = 0; m < M; ++m) {
-      for (int n = 0; n < N; ++n) acc[m][n] = V::load(to + m * width + n * V::lanes);
+    LF_UNROLL for (int m = 0; m < M; ++m) {
+      LF_UNROLL for (int n = 0; n < N; ++n) acc[m][n] = V::load(to + m * width + n * V::lanes);
     }
     accumulate(acc, a, 0, M, vectors, stride, 0, count);
-    for (int m = 0; m < M; ++m) {
-      for (int n = 0; n < N; ++n) acc[m][n].store(to + m * width + n * V::lanes);
+    LF_UNROLL for (int m = 0; m < M; ++m) {
+      LF_UNROLL for (int n = 0; n < N; ++n) acc[m][n].store(to + m * width + n * V::lanes);
     }
   }
 };
@@ -112,11 +112,11 @@ struct PackPanelJob {
     const index valid = columns - column;
     if (valid >= M) {
       for (index s = 0; s < count; ++s, to += M) {
-        for (int m = 0; m < M; ++m) to[m] = rows[s][column + m];
+        LF_UNROLL for (int m = 0; m < M; ++m) to[m] = rows[s][column + m];
       }
     } else {
       for (index s = 0; s < count; ++s, to += M) {
-        for (int m = 0; m < M; ++m) to[m] = m < valid ? rows[s][column + m] : T(1);
+        LF_UNROLL for (int m = 0; m < M; ++m) to[m] = m < valid ? rows[s][column + m] : T(1);
       }
     }
   }

@@ -14,16 +14,17 @@ struct InputProductJob {
     constexpr index width = N * V::lanes;
     const T* w = chunk.w_ih + jb * (chunk.I + 1) * width;
     const T* a[M];
-    for (int m = 0; m < M; ++m) a[m] = chunk.x_rows[row + m];
+    LF_UNROLL for (int m = 0; m < M; ++m) a[m] = chunk.x_rows[row + m];
     V acc[M][N];
-    for (int n = 0; n < N; ++n) {
+    LF_UNROLL for (int n = 0; n < N; ++n) {
       const V bias = V::load(w + chunk.I * width + n * V::lanes);
-      for (int m = 0; m < M; ++m) acc[m][n] = bias;
+      LF_UNROLL for (int m = 0; m < M; ++m) acc[m][n] = bias;
     }
     accumulate(acc, a, 0, 1, w, width, 0, chunk.I);
-    for (int m = 0; m < M; ++m) {
-      for (int n = 0; n < N; ++n)
-        acc[m][n].store(chunk.gates + (row + m) * chunk.gate_stride + jb * width + n * V::lanes);
+    const index stride = chunk.gate_stride;
+    T* gates = chunk.gates + row * stride + jb * width;
+    LF_UNROLL for (int m = 0; m < M; ++m) {
+      LF_UNROLL for (int n = 0; n < N; ++n) acc[m][n].store(gates + m * stride + n * V::lanes);
     }
   }
 };
@@ -51,13 +52,11 @@ struct ProductJob {
   template <int M>
   LF_NOINLINE void run(index number) const {
     const T* a[M];
-    for (int m = 0; m < M; ++m) a[m] = rows + (deal.id + (number + m) * deal.size) * stride;
+    LF_UNROLL for (int m = 0; m < M; ++m) a[m] = rows + (deal.id + (number + m) * deal.size) * stride;
     V acc[M][N];
-    for (int m = 0; m < M; ++m) {
-      for (int n = 0; n < N; ++n) acc[m][n] = V::set(0);
-    }
+    LF_UNROLL for (int m = 0; m < M; ++m) { LF_UNROLL for (int n = 0; n < N; ++n) acc[m][n] = V::set(0); }
     accumulate_units<gates>(acc, a, w_t, H);
-    for (int m = 0; m < M; ++m) {
+    LF_UNROLL for (int m = 0; m < M; ++m) {
       store_columns(acc[m], out_rows[deal.id + (number + m) * deal.size] + column, valid);
     }
   }
@@ -119,12 +118,12 @@ struct ForwardStepJob {
     const index unit = jb * V::lanes;
     const T* h_prev = chunk.h[step % 2];
     const T* a[M];
-    for (int m = 0; m < M; ++m) a[m] = h_prev + (row + m * deal.size) * chunk.h_stride;
+    LF_UNROLL for (int m = 0; m < M; ++m) a[m] = h_prev + (row + m * deal.size) * chunk.h_stride;
     const index gate_step = deal.size * chunk.gate_stride;
     T* gates = chunk.gates + (chunk.first_row[step] + row) * chunk.gate_stride + jb * width;
     V acc[M][P * G];
-    for (int m = 0; m < M; ++m) {
-      for (int n = 0; n < P * G; ++n) acc[m][n] = V::load(gates + m * gate_step + n * V::lanes);
+    LF_UNROLL for (int m = 0; m < M; ++m) {
+      LF_UNROLL for (int n = 0; n < P * G; ++n) acc[m][n] = V::load(gates + m * gate_step + n * V::lanes);
     }
     accumulate<P>(acc, a, 0, 1, chunk.w_hh + jb * panel, width, panel, chunk.Ho);
 
@@ -132,18 +131,20 @@ struct ForwardStepJob {
     const T* c_prev = chunk.c + (chunk.c_row[step] + row) * chunk.unit_stride + unit;
     T* c = chunk.c + (chunk.c_row[step + 1] + row) * chunk.unit_stride + unit;
     T* h = (chunk.w_hr ? chunk.u : chunk.h[(step + 1) % 2]) + row * chunk.unit_stride + unit;
-    T* const* y_rows = chunk.y_rows + chunk.first_row[step] + row;
-    for (int m = 0; m < M; ++m) {
-      for (int p = 0; p < P; ++p) {
+    T* const* y_rows = chunk.w_hr ? nullptr : chunk.y_rows + chunk.first_row[step] + row;
+    const index H = chunk.H;
+    const index size = deal.size;
+    LF_UNROLL for (int m = 0; m < M; ++m) {
+      LF_UNROLL for (int p = 0; p < P; ++p) {
         const index at = m * unit_step + p * V::lanes;
         const auto next = CellOf<V>::forward({acc[m][p * G], acc[m][p * G + 1], acc[m][p * G + 2], acc[m][p * G + 3]},
                                              V::load(c_prev + at));
         next.c.store(c + at);
         next.h.store(h + at);
-        if (!chunk.w_hr) {
+        if (y_rows) {
           const V outputs[1] = {next.h};
           const index first = unit + p * V::lanes;
-          store_columns(outputs, y_rows[m * deal.size] + first, chunk.H - first);
+          store_columns(outputs, y_rows[m * size] + first, H - first);
         }
         if constexpr (save) {
           T* saved = gates + m * gate_step + p * width;

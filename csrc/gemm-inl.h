@@ -24,20 +24,20 @@ LF_INLINE void accumulate(V (&acc)[M][N], const typename V::scalar* const (&a)[M
     // With 16 registers: the fewer of M values and N weights first, then the others one at a time: 12 + 3 + 1.
     if constexpr (V::registers >= 32 || N < M) {
       V weights[N];
-      for (int n = 0; n < N; ++n) {
+      LF_UNROLL for (int n = 0; n < N; ++n) {
         weights[n] = V::load(w + n / per_panel * panel + n % per_panel * V::lanes);
         if constexpr (V::registers >= 32 && M > 1) keep_in_register(weights[n]);
       }
-      for (int m = 0; m < M; ++m) {
+      LF_UNROLL for (int m = 0; m < M; ++m) {
         const V value = V::set(a[m][at]);
-        for (int n = 0; n < N; ++n) acc[m][n] = fma(value, weights[n], acc[m][n]);
+        LF_UNROLL for (int n = 0; n < N; ++n) acc[m][n] = fma(value, weights[n], acc[m][n]);
       }
     } else {
       V values[M];
-      for (int m = 0; m < M; ++m) values[m] = V::set(a[m][at]);
-      for (int n = 0; n < N; ++n) {
+      LF_UNROLL for (int m = 0; m < M; ++m) values[m] = V::set(a[m][at]);
+      LF_UNROLL for (int n = 0; n < N; ++n) {
         const V weight = V::load(w + n / per_panel * panel + n % per_panel * V::lanes);
-        for (int m = 0; m < M; ++m) acc[m][n] = fma(values[m], weight, acc[m][n]);
+        LF_UNROLL for (int m = 0; m < M; ++m) acc[m][n] = fma(values[m], weight, acc[m][n]);
       }
     }
     w += w_step;
@@ -121,7 +121,7 @@ LF_INLINE ColumnBlock column_block(index columns, index block) {
 // Stores the first `valid` lanes of each of N vectors.
 template <class V, int N>
 LF_INLINE void store_columns(const V (&vectors)[N], typename V::scalar* to, index valid) {
-  for (int n = 0; n < N; ++n) {
+  LF_UNROLL for (int n = 0; n < N; ++n) {
     const index left = valid - n * V::lanes;
     if (left >= V::lanes) {
       vectors[n].store(to + n * V::lanes);
