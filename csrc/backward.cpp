@@ -21,29 +21,23 @@ class BackwardPass {
       BackwardWorkspace<T>(measure, plan.geometry(layer), plan.threads);
       bytes = std::max(bytes, measure.used());
     }
-    for (int crew = 0; crew < plan.crews(); ++crew) workspaces_[crew] = allocate(bytes);
+    for (int crew = 0; crew < plan.crews(); ++crew) workspaces_[crew] = Block(bytes);
     // Gradients between the layers, in turns, and the part of the reverse direction.
     Arena measure(nullptr);
     place_gradients(measure);
-    gradients_ = allocate(measure.used());
-    Arena arena(gradients_.get());
+    gradients_ = Block(measure.used());
+    Arena arena(gradients_.data());
     place_gradients(arena);
   }
 
   // Runs in every participant.
   void operator()(Company& company, Crew& everybody) {
     for (int layer = plan_.shape.layers - 1; layer >= 0; --layer) {
-      if (plan_.split_directions && everybody.size() > 1) {
-        int direction = 0;
-        Crew crew = company.half(everybody, &direction);
-        run_direction(company, everybody, crew, layer, direction, direction);
-      } else {
-        for (int direction = 0; direction < plan_.shape.directions; ++direction) {
-          run_direction(company, everybody, everybody, layer, direction, 0);
-          everybody.wait();  // the next one uses the same workspace
-        }
-      }
-      if (company.halted(everybody, everybody)) return;
+      const bool done = company.for_directions(everybody, plan_.shape.directions, plan_.split_directions,
+                                               [&](Crew& crew, int direction, int workspace) {
+                                                 run_direction(company, everybody, crew, layer, direction, workspace);
+                                               });
+      if (!done) return;
       T* const dx = dx_of(layer, 0);
       if (dx && (plan_.shape.directions == 2 || (dropout_ && layer > 0))) {
         const index width = plan_.geometry(layer).I;
@@ -92,7 +86,7 @@ class BackwardPass {
     const LayerKernels<T>& kernels = plan_.kernels;
     const Schedule& schedule = plan_.schedule;
     const Geometry<T> g = plan_.geometry(layer);
-    Arena arena(workspaces_[workspace].get());
+    Arena arena(workspaces_[workspace].data());
     const BackwardWorkspace<T> work(arena, g, plan_.threads);
     const DirectionReserve<T>& reserve = reserve_.of(plan_.shape, layer, direction);
     const index state = layer * plan_.shape.directions + direction;

@@ -20,7 +20,7 @@ class ForwardPass {
       ForwardWorkspace<T>(measure, plan.geometry(layer), plan.threads, saves());
       bytes = std::max(bytes, measure.used());
     }
-    for (int crew = 0; crew < plan.crews(); ++crew) workspaces_[crew] = allocate(bytes);
+    for (int crew = 0; crew < plan.crews(); ++crew) workspaces_[crew] = Block(bytes);
     if (saves()) {
       y_ = reserve_.y;
     } else {
@@ -28,8 +28,8 @@ class ForwardPass {
       const int buffers = std::min(plan.shape.layers - 1, 2);
       Arena measure(nullptr);
       for (int buffer = 0; buffer < buffers; ++buffer) measure.take<T>({plan.shape.T, plan.shape.B, plan.width});
-      if (buffers > 0) between_ = allocate(measure.used());
-      Arena arena(between_.get());
+      if (buffers > 0) between_ = Block(measure.used());
+      Arena arena(between_.data());
       T* turns[2] = {};
       for (int buffer = 0; buffer < buffers; ++buffer) {
         turns[buffer] = arena.take<T>({plan.shape.T, plan.shape.B, plan.width});
@@ -42,17 +42,11 @@ class ForwardPass {
   // Runs in every participant.
   void operator()(Company& company, Crew& everybody) {
     for (int layer = 0; layer < plan_.shape.layers; ++layer) {
-      if (plan_.split_directions && everybody.size() > 1) {
-        int direction = 0;
-        Crew crew = company.half(everybody, &direction);
-        run_direction(company, everybody, crew, layer, direction, direction);
-      } else {
-        for (int direction = 0; direction < plan_.shape.directions; ++direction) {
-          run_direction(company, everybody, everybody, layer, direction, 0);
-          everybody.wait();  // the next one uses the same workspace
-        }
-      }
-      if (company.halted(everybody, everybody)) return;
+      const bool done = company.for_directions(everybody, plan_.shape.directions, plan_.split_directions,
+                                               [&](Crew& crew, int direction, int workspace) {
+                                                 run_direction(company, everybody, crew, layer, direction, workspace);
+                                               });
+      if (!done) return;
       const auto at = static_cast<std::size_t>(layer);
       if (dropout_ && layer < plan_.shape.layers - 1) {
         for_valid_rows(plan_.schedule, everybody, [&](index t, index row) {
@@ -79,7 +73,7 @@ class ForwardPass {
     const LayerKernels<T>& kernels = plan_.kernels;
     const Schedule& schedule = plan_.schedule;
     const Geometry<T> g = plan_.geometry(layer);
-    Arena arena(workspaces_[workspace].get());
+    Arena arena(workspaces_[workspace].data());
     const ForwardWorkspace<T> work(arena, g, plan_.threads, saves());
     const DirectionReserve<T>& reserve = reserve_.of(plan_.shape, layer, direction);
     const index state = layer * plan_.shape.directions + direction;

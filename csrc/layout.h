@@ -4,12 +4,12 @@
 
 #include <algorithm>
 #include <initializer_list>
-#include <memory>
 #include <new>
 #include <numeric>
 #include <utility>
 
 #include "kernels.h"
+#include "memory.h"
 
 namespace lstm_fast {
 
@@ -45,15 +45,6 @@ class Arena {
   std::byte* base_;
   std::size_t used_ = 0;
 };
-
-struct FreeAligned {
-  void operator()(std::byte* block) const { ::operator delete(block, std::align_val_t{reserve_alignment}); }
-};
-using Block = std::unique_ptr<std::byte, FreeAligned>;
-
-inline Block allocate(std::size_t bytes) {
-  return Block(static_cast<std::byte*>(::operator new(bytes, std::align_val_t{reserve_alignment})));
-}
 
 // Rows of gates worked on at once: enough for the deferred products to run at full speed, few enough for them to stay
 // in the cache. Never depends on the threads.

@@ -21,6 +21,8 @@
 #include <string_view>
 #include <vector>
 
+#include "memory.h"
+
 namespace lstm_fast {
 
 using index = std::int64_t;
@@ -151,8 +153,6 @@ struct StatesArgs {
   T* gates;
   T* c;
 };
-
-inline constexpr std::size_t reserve_alignment = 64;
 
 // Bytes of the reserve; throws std::bad_alloc when they exceed the address space.
 template <class T>

@@ -41,15 +41,22 @@ struct Plan {
  private:
   // A participant must have several barriers' worth of work in every chunk, and waking the team must pay.
   int useful_threads(const Threads& wanted) const {
-    const double flops_a_row = 8.0 * static_cast<double>(shape.H) * static_cast<double>(Ho + shape.I);
-    const double all = flops_a_row * static_cast<double>(schedule.rows()) * shape.layers * shape.directions;
+    const double first = flops_a_row(shape.I);
+    const double above = flops_a_row(width);
+    const double all = (first + above * (shape.layers - 1)) * static_cast<double>(schedule.rows() * shape.directions);
     if (all < wanted.least_flops) return 1;
     if (wanted.least_chunk_flops <= 0) return std::max(1, wanted.most);
     // The steps are split by rows alone; beyond them more threads only speed up the products of whole chunks.
     const auto rows = static_cast<double>(shape.directions * std::max<index>(shape.B, 2));
-    const double chunk = flops_a_row * static_cast<double>(schedule.most_rows()) * shape.directions;
+    const double least = shape.layers > 1 ? std::min(first, above) : first;
+    const double chunk = least * static_cast<double>(schedule.most_rows() * shape.directions);
     return std::max(1,
                     static_cast<int>(std::min<double>(wanted.most, std::min(rows, chunk / wanted.least_chunk_flops))));
+  }
+
+  double flops_a_row(index inputs) const {
+    const auto H = static_cast<double>(shape.H);
+    return 8 * H * static_cast<double>(Ho + inputs) + 2 * H * static_cast<double>(shape.P);
   }
 };
 
@@ -78,12 +85,23 @@ class Company {
         &call);
   }
 
-  // The crew of one of two directions that `everybody` falls into.
-  Crew half(const Crew& everybody, int* direction) {
-    const int first = (everybody.size() + 1) / 2;
-    *direction = everybody.id() < first ? 0 : 1;
-    if (*direction == 0) return Crew(everybody.id(), first, &halves_[0]);
-    return Crew(everybody.id() - first, everybody.size() - first, &halves_[1]);
+  // run(crew, direction, workspace) for every direction: two at once, each by its own crew, if `split`, else one after
+  // the other. All have finished when it returns. False if the call is to stop.
+  template <class Run>
+  bool for_directions(Crew& everybody, int directions, bool split, const Run& run) {
+    if (split && everybody.size() > 1) {
+      const int first = (everybody.size() + 1) / 2;
+      const int direction = everybody.id() < first ? 0 : 1;
+      Crew crew = direction == 0 ? Crew(everybody.id(), first, &halves_[0])
+                                 : Crew(everybody.id() - first, everybody.size() - first, &halves_[1]);
+      run(crew, direction, direction);
+      return !halted(everybody, everybody);
+    }
+    for (int direction = 0; direction < directions; ++direction) {
+      run(everybody, direction, 0);
+      if (halted(everybody, everybody)) return false;
+    }
+    return true;
   }
 
   // Barrier of a crew, at which all of it learn whether the call is to stop. Only the calling thread asks.

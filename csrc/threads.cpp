@@ -72,13 +72,13 @@ class Worker {
   }
 
   void finish() {
-    const std::uint64_t order = orders_.load(std::memory_order_relaxed);
+    const std::uint32_t order = orders_.load(std::memory_order_relaxed);
     spin(patience_of(size_), [&] { return done_.load(std::memory_order_acquire) == order; });
   }
 
  private:
   void serve() {
-    for (std::uint64_t order = 0;; ++order) {
+    for (std::uint32_t order = 0;; ++order) {
       const auto idle_since = std::chrono::steady_clock::now();
       for (int turn = 1; orders_.load(std::memory_order_acquire) == order; ++turn) {
         relax();
@@ -92,13 +92,13 @@ class Worker {
     }
   }
 
-  alignas(128) std::atomic<std::uint64_t> orders_{0};
+  alignas(128) std::atomic<std::uint32_t> orders_{0};  // of this size waiting is one futex
   Work work_ = nullptr;
   void* context_ = nullptr;
   int id_ = 0;
   int size_ = 0;
   std::fenv_t environment_{};
-  alignas(128) std::atomic<std::uint64_t> done_{0};
+  alignas(128) std::atomic<std::uint32_t> done_{0};
 };
 
 // Never destroyed: its threads may outlive every static object, and process exit ends them.

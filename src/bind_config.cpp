@@ -1,4 +1,4 @@
-// Instruction sets, the FMA peak, the compiler.
+// Instruction sets, threads, memory, the FMA peak, the compiler.
 #include <pybind11/stl.h>
 
 #include <atomic>
@@ -7,6 +7,7 @@
 #include "bindings.h"
 #include "lstm_fast.h"
 #include "threads.h"
+#include "without_gil.h"
 
 namespace lstm_fast::python {
 
@@ -15,6 +16,7 @@ namespace py = pybind11;
 namespace {
 
 std::atomic<int> chosen_threads{1};
+thread_local int own_threads = 0;  // of this thread alone, instead; 0: none
 std::atomic<bool> teams_for_all{false};
 thread_local int used_threads = 0;
 
@@ -22,9 +24,16 @@ double peak(const std::string& dtype, double seconds) {
   if (dtype != "float32" && dtype != "float64") {
     throw py::value_error("dtype: expected 'float32' or 'float64', got '" + dtype + "'");
   }
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   return (dtype == "float32" ? fma_peak<float> : fma_peak<double>)(active_isa(), seconds);
 }
+
+double barrier(int threads) {
+  const WithoutGil released;
+  return barrier_ns(threads);
+}
+
+int num_threads() { return own_threads > 0 ? own_threads : chosen_threads.load(std::memory_order_relaxed); }
 
 const char* compiler() {
 #if defined(__clang__)
@@ -38,27 +47,33 @@ const char* compiler() {
 
 Threads threads_of_call() {
   Threads threads;
-  threads.most = chosen_threads.load(std::memory_order_relaxed);
+  threads.most = num_threads();
   if (teams_for_all.load(std::memory_order_relaxed)) threads.least_flops = threads.least_chunk_flops = 0;
   threads.used = &used_threads;
   return threads;
 }
 
 void bind_config(py::module_& module) {
-  module.def("num_threads", [] { return chosen_threads.load(std::memory_order_relaxed); });
+  module.attr("MOST_THREADS") = Barrier::max_size;
+  module.def("num_threads", num_threads);
   // For tests: a team even for work that is faster alone, and how many threads this thread's last call used.
   module.def(
       "use_team_always", [](bool always) { teams_for_all.store(always, std::memory_order_relaxed); },
       py::arg("always"));
   module.def("threads_used", [] { return used_threads; });
   module.def("set_num_threads", [](int n) { chosen_threads.store(n, std::memory_order_relaxed); }, py::arg("n"));
+  module.def("own_num_threads", [] { return own_threads; });
+  module.def("set_own_num_threads", [](int n) { own_threads = n; }, py::arg("n"));
+  module.def("spare_memory", spare_memory);
+  module.def("spare_memory_limit", spare_memory_limit);
+  module.def("set_spare_memory_limit", set_spare_memory_limit, py::arg("bytes"));
   module.def("isa", [] { return isa_name(active_isa()); });
   module.def("set_isa", [](const std::string& name) { set_isa(name); }, py::arg("name"));
   module.def("isas_built", isas_built);
   module.def("isas_usable", isas_usable);
   module.def("compiler", compiler);
   module.def("fma_peak", peak, py::arg("dtype"), py::arg("seconds"));
-  module.def("barrier_ns", barrier_ns, py::arg("threads"), py::call_guard<py::gil_scoped_release>());
+  module.def("barrier_ns", barrier, py::arg("threads"));
 }
 
 }  // namespace lstm_fast::python

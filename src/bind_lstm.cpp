@@ -1,13 +1,12 @@
 // lstm_forward, lstm_backward and the reserve between them: check, unpack, release the GIL, call.
 #include <algorithm>
-#include <chrono>
 #include <memory>
-#include <thread>
 
 #include <pybind11/native_enum.h>
 
 #include "arrays.h"
 #include "bindings.h"
+#include "without_gil.h"
 
 namespace lstm_fast::python {
 namespace {
@@ -31,54 +30,9 @@ struct Reserve {
   Form form;
   py::array x;  // as given, or the dense copy of it
   py::array y;  // read-only
-  py::array_t<std::byte> block;
+  Block block;
 
   const index* lengths_or_null() const { return ragged ? lengths.data() : nullptr; }
-
-  std::byte* aligned() const {
-    const auto address = reinterpret_cast<std::uintptr_t>(block.data());
-    const std::uintptr_t skip = (reserve_alignment - address % reserve_alignment) % reserve_alignment;
-    return const_cast<std::byte*>(block.data()) + skip;
-  }
-};
-
-// The interpreter's lock, given up while the kernels run. poll() lets Ctrl-C stop a long call: it asks Python about
-// twenty times a second, since that takes the lock.
-class WithoutGil {
- public:
-  WithoutGil() : state_(PyEval_SaveThread()) {}
-  ~WithoutGil() { take(); }
-  WithoutGil(const WithoutGil&) = delete;
-  WithoutGil& operator=(const WithoutGil&) = delete;
-
-  Poll poll() { return {stop, this}; }
-
- private:
-  using Clock = std::chrono::steady_clock;
-
-  static bool stop(void* context) {
-    auto& self = *static_cast<WithoutGil*>(context);
-    const auto now = Clock::now();
-    if (now - self.last_ < std::chrono::milliseconds(50)) return false;
-    self.take();
-    const bool pending = PyErr_CheckSignals() != 0;
-    self.state_ = PyEval_SaveThread();
-    self.last_ = Clock::now();
-    return pending;
-  }
-
-  // Python before 3.14 ends a daemon thread that comes back while the interpreter shuts down, by unwinding its stack.
-  // What a team of threads still works on must not be unwound: sleep until the process is gone, as 3.14 does.
-  void take() noexcept {
-    try {
-      PyEval_RestoreThread(state_);
-    } catch (...) {
-      while (true) std::this_thread::sleep_for(std::chrono::hours(1));
-    }
-  }
-
-  PyThreadState* state_;
-  Clock::time_point last_ = Clock::now();
 };
 
 template <class T>
@@ -187,7 +141,7 @@ py::tuple forward_of(const Request& request) {
   std::unique_ptr<Reserve> reserve;
   if (request.save) {
     const std::size_t bytes =
-        reserve_bytes<T>(isa, Cell::lstm, shape, ragged ? lengths.data() : nullptr, dropout.p > 0) + reserve_alignment;
+        reserve_bytes<T>(isa, Cell::lstm, shape, ragged ? lengths.data() : nullptr, dropout.p > 0);
     reserve.reset(new Reserve{
         .isa = &isa,
         .shape = shape,
@@ -200,7 +154,7 @@ py::tuple forward_of(const Request& request) {
         .form = form,
         .x = x,
         .y = y,
-        .block = py::array_t<std::byte>(static_cast<py::ssize_t>(bytes)),
+        .block = Block(bytes),
     });
   }
   ForwardArgs<T> args{
@@ -213,7 +167,7 @@ py::tuple forward_of(const Request& request) {
       .y = data_of<T>(y),
       .hn = data_of<T>(hn),
       .cn = data_of<T>(cn),
-      .reserve = reserve ? reserve->aligned() : nullptr,
+      .reserve = reserve ? reserve->block.data() : nullptr,
       .dropout = dropout,
       .threads = threads_of_call(),
       .poll = {},
@@ -269,7 +223,7 @@ py::tuple backward_of(const Reserve& reserve, const py::object& dy, const py::ob
       .shape = shape,
       .x = sequence_of<T>(reserve.x),
       .y = data_of<T>(reserve.y),
-      .reserve = reserve.aligned(),
+      .reserve = reserve.block.data(),
       .lengths = reserve.lengths_or_null(),
       .dy = dy_rows ? sequence_of<T>(*dy_rows) : Sequence<T>{nullptr, 0, 0},
       .dhn = data_of<T>(dhn_rows),
@@ -305,7 +259,7 @@ py::tuple states_of(const Reserve& reserve, int layer, int direction) {
       .shape = shape,
       .lengths = reserve.lengths_or_null(),
       .dropout = reserve.dropout.p > 0,
-      .reserve = reserve.aligned(),
+      .reserve = reserve.block.data(),
       .layer = layer,
       .direction = direction,
       .gates = data_of<T>(gates),
@@ -336,8 +290,9 @@ void bind_lstm(py::module_& module) {
   });
   py::class_<Reserve>(module, "Reserve", only_from_forward,
                       "What a training forward keeps for backward. Opaque; never written.")
-      .def_property_readonly("nbytes",
-                             [](const Reserve& reserve) { return reserve.block.nbytes() + reserve.y.nbytes(); })
+      .def_property_readonly(
+          "nbytes",
+          [](const Reserve& reserve) { return reserve.block.size() + static_cast<std::size_t>(reserve.y.nbytes()); })
       .def_property_readonly("isa", [](const Reserve& reserve) { return isa_name(*reserve.isa); })
       .def_property_readonly("biases",
                              [](const Reserve& reserve) { return py::make_tuple(reserve.has_b_ih, reserve.has_b_hh); })

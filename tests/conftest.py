@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import faulthandler
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -27,17 +29,21 @@ else:
 
 @pytest.fixture(autouse=True)
 def _settings_stay_as_they_were() -> Iterator[None]:
-    before = lf.isa(), lf.get_num_threads()
+    before = lf.isa(), lf.get_num_threads(), core.spare_memory_limit()
     yield
     lf.set_isa(before[0])
     lf.set_num_threads(before[1])
+    lf.set_spare_memory(before[2])
 
 
 @pytest.fixture
 def team() -> Iterator[None]:
     """Lets small problems, too, use as many threads as lf.set_num_threads says; core.threads_used() proves it."""
     core.use_team_always(True)
+    # A barrier that is never passed cannot be interrupted: say where, and end the run.
+    faulthandler.dump_traceback_later(120, exit=True, file=sys.__stderr__)
     yield
+    faulthandler.cancel_dump_traceback_later()
     core.use_team_always(False)
 
 

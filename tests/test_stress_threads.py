@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ["tests/stress_threads.cpp", "csrc/forward.cpp", "csrc/backward.cpp", "csrc/threads.cpp"]
-SOURCES += ["csrc/isa/scalar.cpp"]
+SOURCES += ["csrc/memory.cpp", "csrc/isa/scalar.cpp"]
 FLAGS = ["-std=c++20", "-O0", "-ffp-contract=off", "-fsanitize=thread", "-pthread", "-Icsrc"]
 COMPILER = shutil.which(os.environ.get("CXX", "g++"))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
-import io
 import os
 import platform
 import subprocess
@@ -16,7 +15,6 @@ import numpy as np
 import pytest
 from judge import assert_all_same_bits, assert_same_bits
 from lstm_fast import _lstm_fast_core as core
-from lstm_fast import config
 from stacks import Sizes, draw_stack, infer_stack, layer_of, name_of, solve_stack
 
 DTYPES = ["float32", "float64"]
@@ -121,13 +119,13 @@ def test_number_used_is_that_of_the_own_last_call(team):
 
 
 def test_setting_and_getting():
-    for n in (1, 2, np.int64(3), 7, config.MOST_THREADS):
+    for n in (1, 2, np.int64(3), 7, core.MOST_THREADS):
         lf.set_num_threads(n)
         assert lf.get_num_threads() == n
         assert type(lf.get_num_threads()) is int
-    for n in (config.MOST_THREADS + 1, 2**31, 2**64):
+    for n in (core.MOST_THREADS + 1, 2**31, 2**64):
         lf.set_num_threads(n)
-        assert lf.get_num_threads() == config.MOST_THREADS
+        assert lf.get_num_threads() == core.MOST_THREADS
 
 
 def test_threads_inside_a_block():
@@ -141,6 +139,27 @@ def test_threads_inside_a_block():
     with pytest.raises(KeyError), lf.threads(4):
         raise KeyError
     assert lf.get_num_threads() == 2
+
+
+def test_a_block_counts_for_its_own_thread():
+    """Two blocks that overlap in two Python threads: each has its number, and the common one is untouched."""
+    lf.set_num_threads(2)
+    with ThreadPoolExecutor(1) as pool:
+        other = lf.threads(7)
+        with lf.threads(5):
+            pool.submit(other.__enter__).result()
+            assert (lf.get_num_threads(), pool.submit(lf.get_num_threads).result()) == (5, 7)
+        assert (lf.get_num_threads(), pool.submit(lf.get_num_threads).result()) == (2, 7)
+        pool.submit(other.__exit__, None, None, None).result()
+        assert (lf.get_num_threads(), pool.submit(lf.get_num_threads).result()) == (2, 2)
+
+
+def test_setting_inside_a_block_holds_after_it():
+    lf.set_num_threads(2)
+    with lf.threads(5):
+        lf.set_num_threads(3)
+        assert lf.get_num_threads() == 5
+    assert lf.get_num_threads() == 3
 
 
 @pytest.mark.parametrize(("n", "error"), [(0, ValueError), (-1, ValueError), ("4", TypeError), (2.5, TypeError)])
@@ -172,7 +191,7 @@ def imported(**variables):
         ({"OMP_NUM_THREADS": "4,2"}, 4),
         ({"LSTM_FAST_NUM_THREADS": "3", "OMP_NUM_THREADS": "5"}, 3),
         ({"LSTM_FAST_NUM_THREADS": "", "OMP_NUM_THREADS": "5"}, 5),
-        ({"LSTM_FAST_NUM_THREADS": "100000"}, config.MOST_THREADS),
+        ({"LSTM_FAST_NUM_THREADS": "100000"}, core.MOST_THREADS),
     ],
 )
 def test_environment(variables, number):
@@ -201,30 +220,6 @@ def test_garbage_leaves_the_next_variable():
     assert found == 3
     assert "LSTM_FAST_NUM_THREADS" in errors
     assert "OMP_NUM_THREADS" not in errors
-
-
-def test_default_is_what_affinity_and_cgroup_leave(monkeypatch):
-    for variable in ("LSTM_FAST_NUM_THREADS", "OMP_NUM_THREADS"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    for quota, cpus in {
-        "max 100000": 8,
-        "400000 100000": 4,
-        "150000 100000": 1,
-        "50000 100000": 1,
-        "1600000 100000": 8,
-        "": 8,
-        "what": 8,
-    }.items():
-        monkeypatch.setattr(config, "open", lambda _, text=quota: io.StringIO(text), raising=False)
-        assert config.available_cpus() == cpus
-        assert config.threads_and_source() == (cpus, "available CPUs")
-
-    def missing(_):
-        raise FileNotFoundError
-
-    monkeypatch.setattr(config, "open", missing, raising=False)
-    assert config.available_cpus() == 8
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import ops, reference
 from .clip import clip_grad_norm, clip_grad_value
-from .config import get_num_threads, isa, set_isa, set_num_threads, show_config, threads
+from .config import get_num_threads, isa, set_isa, set_num_threads, set_spare_memory, show_config, threads
 from .layers import LSTM, Gradients
 
 __version__ = "0.1.0"
@@ -20,6 +20,7 @@ __all__ = [
     "reference",
     "set_isa",
     "set_num_threads",
+    "set_spare_memory",
     "show_config",
     "threads",
 ]

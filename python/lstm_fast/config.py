@@ -1,4 +1,4 @@
-"""Controls: the instruction set, the number of threads, and what this installation is."""
+"""Controls: the instruction set, the number of threads, the memory kept, and what this installation is."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import numpy as np
 
 from . import _lstm_fast_core as _core
 from ._arguments import integer
-
-MOST_THREADS = 256  # of the team
+from ._cpus import available_cpus
 
 
 def isa() -> str:
@@ -37,7 +36,7 @@ def get_num_threads() -> int:
     """The number of threads that a call may use.
 
     What :func:`set_num_threads` said, else ``LSTM_FAST_NUM_THREADS``, else ``OMP_NUM_THREADS``, else the CPUs that
-    affinity and the cgroup leave to this process.
+    affinity and the cgroup leave to this process. Inside ``with`` :func:`threads`, what that said.
     """
     return _core.num_threads()
 
@@ -49,20 +48,11 @@ def set_num_threads(n: int) -> None:
 
     TypeError if n is not an integer, ValueError if it is below 1.
     """
-    _core.set_num_threads(min(integer(n, "n", 1), MOST_THREADS))
+    _core.set_num_threads(_thread_count(n))
 
 
-def available_cpus() -> int:
-    """The CPUs that affinity and the cgroup's quota leave to this process, at least 1."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        with open("/sys/fs/cgroup/cpu.max") as file:
-            quota, period = file.read().split()
-        if quota != "max":
-            cpus = min(cpus, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass  # no such cgroup: affinity alone counts
-    return cpus
+def _thread_count(n: int) -> int:
+    return min(integer(n, "n", 1), _core.MOST_THREADS)
 
 
 def threads_and_source() -> tuple[int, str]:
@@ -77,20 +67,32 @@ def threads_and_source() -> tuple[int, str]:
         # OMP_NUM_THREADS may be a list, one number for each level of nesting.
         first = text.split(",")[0].strip()
         if first.isdecimal() and len(first) < 10 and int(first) > 0:
-            return min(int(first), MOST_THREADS), variable
+            return _thread_count(int(first)), variable
         warnings.warn(f"{variable}: expected a number above 0, got {text!r}; ignored", stacklevel=2)
-    return min(available_cpus(), MOST_THREADS), "available CPUs"
+    return _thread_count(available_cpus()), "available CPUs"
 
 
 @contextmanager
 def threads(n: int) -> Iterator[None]:
-    """``with lstm_fast.threads(n):`` sets the number of threads inside the block."""
-    before = get_num_threads()
-    set_num_threads(n)
+    """``with lstm_fast.threads(n):`` sets the number of threads inside the block, for calls of this Python thread only.
+
+    :func:`set_num_threads` in the block holds after it. Errors as there.
+    """
+    before = _core.own_num_threads()
+    _core.set_own_num_threads(_thread_count(n))
     try:
         yield
     finally:
-        set_num_threads(before)
+        _core.set_own_num_threads(before)
+
+
+def set_spare_memory(nbytes: int) -> None:
+    """Keep at most nbytes of the memory that calls give back for the next calls; 0 keeps nothing.
+
+    Until then ``LSTM_FAST_SPARE_MB`` MiB, else 256 MiB. Fresh memory from the system costs a training step up to a
+    quarter of its time. TypeError if nbytes is not an integer, ValueError if it is below 0.
+    """
+    _core.set_spare_memory_limit(integer(nbytes, "nbytes", 0, 2**63 - 1))
 
 
 def show_config() -> None:
@@ -102,6 +104,16 @@ def show_config() -> None:
     built, usable = ", ".join(_core.isas_built()), ", ".join(_core.isas_usable())
     print(f"instruction sets: built {built}; usable {usable}; chosen {isa()}")
     print(f"threads: {get_num_threads()}")
+    print(f"spare memory: at most {_core.spare_memory_limit() / 2**20:g} MiB, now {_core.spare_memory() / 2**20:.1f}")
+
+
+def _set_up_spare_memory() -> None:
+    text = os.environ.get("LSTM_FAST_SPARE_MB", "").strip()
+    if text.isdecimal() and len(text) < 10:
+        _core.set_spare_memory_limit(int(text) << 20)
+    elif text:
+        warnings.warn(f"LSTM_FAST_SPARE_MB: expected a number of MiB, got {text!r}; ignored", stacklevel=2)
 
 
 _core.set_num_threads(threads_and_source()[0])
+_set_up_spare_memory()
