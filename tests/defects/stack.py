@@ -1,0 +1,146 @@
+"""Defects of stacks: directions, ragged batches, projection, dropout."""
+
+from __future__ import annotations
+
+from .parts import BACKWARD, DROPOUT, LAYERS_BACKWARD, LAYERS_FORWARD, LAYOUT, STACK, Defect, replaced
+
+# The state after the last step of the batch, not of the row.
+LAST_C_ROW = """    const index length = plan_.schedule.length(b);
+    if (!saves() || length == 0) return b;
+"""
+LAST_OF_ALL = """    const index length = plan_.schedule.length(0);
+    if (!saves() || length == 0) return b;
+"""
+
+COPY_HN = "std::copy_n(work.h[length % 2] + b * g.h_stride, g.Ho, args_.hn + out * g.Ho);"
+
+COPY_HN_OF_ALL = COPY_HN.replace("length % 2", "schedule.length(0) % 2")
+
+DEFECTS = [
+    replaced(
+        "15",
+        "reverse direction not reversed",
+        STACK,
+        "return direction == 1 || shape.reverse;",
+        "return direction > 1 || (shape.reverse && shape.T < 0);",
+    ),
+    replaced(
+        "16",
+        "reverse starts at T, not at the row's length",
+        STACK,
+        "reversed(direction) ? schedule.length(row) - 1 - step",
+        "reversed(direction) ? schedule.T() - 1 - step + 0 * row",
+    ),
+    replaced(
+        "17",
+        "length off by one",
+        LAYOUT,
+        "lengths_.push_back(lengths[row]);",
+        "lengths_.push_back(lengths[row] > 1 ? lengths[row] - 1 : lengths[row]);",
+    ),
+    Defect(
+        "18",
+        "final state taken at T",
+        (
+            (LAYERS_FORWARD, COPY_HN, COPY_HN_OF_ALL),
+            (LAYERS_FORWARD, LAST_C_ROW, LAST_OF_ALL),
+        ),
+    ),
+    replaced("18b", "final h of the last step's parity", LAYERS_FORWARD, COPY_HN, COPY_HN_OF_ALL),
+    replaced(
+        "19",
+        "output beyond the length not cleared",
+        LAYERS_FORWARD,
+        "    clear_padding(plan_.schedule, everybody, args_.y, plan_.width);",
+        "    if (plan_.shape.T < 0) clear_padding(plan_.schedule, everybody, args_.y, plan_.width);",
+    ),
+    replaced(
+        "19b",
+        "dx beyond the length not cleared",
+        LAYERS_BACKWARD,
+        "if (args_.dx) clear_padding",
+        "if (args_.dx && plan_.shape.T < 0) clear_padding",
+    ),
+    replaced(
+        "20",
+        "layer 2 fed by one direction only",
+        LAYERS_FORWARD,
+        "return {data, plan_.shape.B * plan_.width, plan_.width};",
+        "const index Ho = plan_.Ho;\n    if (plan_.shape.directions == 2)\n"
+        "      for (index row = 0; row < plan_.shape.T * plan_.shape.B; ++row)\n"
+        "        std::copy_n(data + row * plan_.width, Ho, const_cast<T*>(data + row * plan_.width) + Ho);\n"
+        "    return {data, plan_.shape.B * plan_.width, plan_.width};",
+    ),
+    Defect(
+        "21",
+        "directions concatenated in the wrong order",
+        (
+            (LAYERS_FORWARD, "] + direction * g.Ho;", "] + (plan_.shape.directions - 1 - direction) * g.Ho;"),
+            (
+                LAYERS_BACKWARD,
+                "= output(layer) + direction * g.Ho;",
+                "= output(layer) + (plan_.shape.directions - 1 - direction) * g.Ho;",
+            ),
+            (
+                LAYERS_BACKWARD,
+                "original * dy.b_stride + direction * g.Ho",
+                "original * dy.b_stride + (plan_.shape.directions - 1 - direction) * g.Ho",
+            ),
+        ),
+    ),
+    replaced("22", "dropout mask not rescaled", DROPOUT, "static_cast<T>(1 / (1 - dropout.p))", "T(1)"),
+    replaced(
+        "23",
+        "dropout applied after the last layer",
+        LAYERS_FORWARD,
+        "    clear_padding(plan_.schedule, everybody, args_.y, plan_.width);",
+        "    if (dropout_) for_valid_rows(plan_.schedule, everybody, [&](index t, index row) {\n"
+        "      T* const own = args_.y + (t * plan_.shape.B + row) * plan_.width;\n"
+        "      drop_row(args_.dropout, plan_.shape.layers - 1, t, row, own, plan_.width, own);\n"
+        "    });\n"
+        "    clear_padding(plan_.schedule, everybody, args_.y, plan_.width);",
+    ),
+    replaced(
+        "23b",
+        "dropout masks by the sorted row",
+        STACK,
+        "t < schedule.length(row); ++t) f(t, schedule.original(row));",
+        "t < schedule.length(row); ++t) f(t, row);",
+    ),
+    replaced(
+        "23c",
+        "gradient of dropout without the mask",
+        LAYERS_BACKWARD,
+        "if (dropout_ && layer > 0) drop_row",
+        "if (dropout_ && layer > 1) drop_row",
+    ),
+    replaced("23d", "nine rounds of Philox", DROPOUT, "round < 10", "round < 9"),
+    replaced(
+        "33",
+        "lengths permuted but not restored in hn",
+        LAYERS_FORWARD,
+        "const index out = state * g.B + schedule.original(b);",
+        "const index out = state * g.B + b;",
+    ),
+    replaced(
+        "33b",
+        "lengths permuted but not restored in dh0",
+        LAYERS_BACKWARD,
+        "const index out = state * g.B + schedule.original(b);",
+        "const index out = state * g.B + b;",
+    ),
+    replaced(
+        "34",
+        "projection gradient taken before the gradient of y",
+        BACKWARD,
+        "dp[k] = dy ? dh[k] + dy[k] : dh[k];",
+        "dp[k] = dy ? dy[k] : dh[k];",
+    ),
+    replaced(
+        "34b",
+        "gradient of w_hr from the h that left the projection",
+        BACKWARD,
+        "if (u) mul(o, tanh(c_now)).store(u + unit);",
+        "if (u) tanh(c_now).store(u + unit);",
+    ),
+]
