@@ -43,7 +43,7 @@ class BackwardPass {
         const index width = plan_.geometry(layer).I;
         const T* other = plan_.shape.directions == 2 ? dx_of(layer, 1) : nullptr;
         for_valid_rows(plan_.schedule, everybody, [&](index t, index row) {
-          const index offset = (t * plan_.shape.B + row) * width;
+          const index offset = plan_.schedule.sequence_row(t, row) * width;
           for (index k = 0; other && k < width; ++k) dx[offset + k] += other[offset + k];
           if (dropout_ && layer > 0) drop_row(args_.dropout, layer - 1, t, row, dx + offset, width, dx + offset);
         });
@@ -56,9 +56,10 @@ class BackwardPass {
  private:
   void place_gradients(Arena& arena) {
     const Shape& s = plan_.shape;
-    for (T*& buffer : between_) buffer = s.layers > 1 ? arena.take<T>({s.T, s.B, plan_.width}) : nullptr;
+    const index rows = plan_.schedule.sequence_rows();
+    for (T*& buffer : between_) buffer = s.layers > 1 ? arena.take<T>({rows, plan_.width}) : nullptr;
     const bool two = s.directions == 2;
-    reverse_dx_ = two ? arena.take<T>({s.T, s.B, s.layers > 1 ? std::max(plan_.width, s.I) : s.I}) : nullptr;
+    reverse_dx_ = two ? arena.take<T>({rows, s.layers > 1 ? std::max(plan_.width, s.I) : s.I}) : nullptr;
   }
 
   // Where a direction writes the gradient of the layer's input; null: not wanted.
@@ -74,12 +75,12 @@ class BackwardPass {
 
   Sequence<T> input(int layer) const {
     if (layer == 0) return args_.x;
-    return {reserve_.dropped[static_cast<std::size_t>(layer - 1)], plan_.shape.B * plan_.width, plan_.width};
+    return plan_.sequence(reserve_.dropped[static_cast<std::size_t>(layer - 1)]);
   }
 
   Sequence<T> output_gradient(int layer) const {
     if (layer == plan_.shape.layers - 1) return args_.dy;
-    return {between_[(layer + 1) % 2], plan_.shape.B * plan_.width, plan_.width};
+    return plan_.sequence(between_[(layer + 1) % 2]);
   }
 
   void run_direction(Company& company, Crew& everybody, Crew& crew, int layer, int direction, int workspace) const {
@@ -173,11 +174,11 @@ class BackwardPass {
           const index t = plan_.time(direction, step, b);
           const index original = schedule.original(b);
           const index earlier = plan_.reversed(direction) ? t + 1 : t - 1;
-          work.x_rows[row + b] = x.data + t * x.t_stride + original * x.b_stride;
-          work.h_rows[row + b] = step == 0 ? reserve.h0 + b * g.Ho : y + (earlier * g.B + original) * plan_.width;
-          work.dy_rows[row + b] =
-              dy.data ? dy.data + t * dy.t_stride + original * dy.b_stride + direction * g.Ho : nullptr;
-          work.dx_rows[row + b] = dx ? dx + (t * g.B + original) * g.I : nullptr;
+          work.x_rows[row + b] = schedule.find(x, t, original);
+          work.h_rows[row + b] =
+              step == 0 ? reserve.h0 + b * g.Ho : y + schedule.sequence_row(earlier, original) * plan_.width;
+          work.dy_rows[row + b] = dy.data ? schedule.find(dy, t, original) + direction * g.Ho : nullptr;
+          work.dx_rows[row + b] = dx ? dx + schedule.sequence_row(t, original) * g.I : nullptr;
         }
         row += active;
       }

@@ -27,12 +27,12 @@ class ForwardPass {
       // Layers below the last take turns at two buffers.
       const int buffers = std::min(plan.shape.layers - 1, 2);
       Arena measure(nullptr);
-      for (int buffer = 0; buffer < buffers; ++buffer) measure.take<T>({plan.shape.T, plan.shape.B, plan.width});
+      for (int buffer = 0; buffer < buffers; ++buffer) measure.take<T>({plan.schedule.sequence_rows(), plan.width});
       if (buffers > 0) between_ = Block(measure.used());
       Arena arena(between_.data());
       T* turns[2] = {};
       for (int buffer = 0; buffer < buffers; ++buffer) {
-        turns[buffer] = arena.take<T>({plan.shape.T, plan.shape.B, plan.width});
+        turns[buffer] = arena.take<T>({plan.schedule.sequence_rows(), plan.width});
       }
       for (int layer = 0; layer < plan.shape.layers; ++layer) y_.push_back(turns[layer % 2]);
     }
@@ -50,7 +50,7 @@ class ForwardPass {
       const auto at = static_cast<std::size_t>(layer);
       if (dropout_ && layer < plan_.shape.layers - 1) {
         for_valid_rows(plan_.schedule, everybody, [&](index t, index row) {
-          const index offset = (t * plan_.shape.B + row) * plan_.width;
+          const index offset = plan_.schedule.sequence_row(t, row) * plan_.width;
           drop_row(args_.dropout, layer, t, row, y_[at] + offset, plan_.width, reserve_.dropped[at] + offset);
         });
         everybody.wait();
@@ -65,8 +65,7 @@ class ForwardPass {
   Sequence<T> input(int layer) const {
     if (layer == 0) return args_.x;
     const auto below = static_cast<std::size_t>(layer - 1);
-    const T* data = saves() ? reserve_.dropped[below] : y_[below];
-    return {data, plan_.shape.B * plan_.width, plan_.width};
+    return plan_.sequence(saves() ? reserve_.dropped[below] : y_[below]);
   }
 
   void run_direction(Company& company, Crew& everybody, Crew& crew, int layer, int direction, int workspace) const {
@@ -135,8 +134,8 @@ class ForwardPass {
         for (index b = crew.id(); b < active; b += crew.size()) {
           const index t = plan_.time(direction, step, b);
           const index original = schedule.original(b);
-          work.x_rows[row + b] = x.data + t * x.t_stride + original * x.b_stride;
-          y_rows[row + b] = y + (t * g.B + original) * plan_.width;
+          work.x_rows[row + b] = schedule.find(x, t, original);
+          y_rows[row + b] = y + schedule.sequence_row(t, original) * plan_.width;
         }
         row += active;
       }

@@ -60,7 +60,7 @@ struct Span {
 // own start in the direction of the layer.
 class Schedule {
  public:
-  Schedule(const Shape& shape, const index* lengths) : T_(shape.T), B_(shape.B) {
+  Schedule(const Shape& shape, const index* lengths) : T_(shape.T), B_(shape.B), packed_(shape.packed) {
     if (lengths) {
       order_.resize(static_cast<std::size_t>(B_));
       std::iota(order_.begin(), order_.end(), index{0});
@@ -80,6 +80,7 @@ class Schedule {
       most_steps_ = std::max(most_steps_, span.steps);
       spans_.push_back(span);
     }
+    for (index step = 0, row = 0; packed_ && step < longest; row += active(step), ++step) packed_steps_.push_back(row);
   }
 
   index original(index row) const { return order_.empty() ? row : order_[static_cast<std::size_t>(row)]; }
@@ -89,7 +90,15 @@ class Schedule {
     return std::partition_point(lengths_.begin(), lengths_.end(), [=](index length) { return length > step; }) -
            lengths_.begin();
   }
-  bool padded() const { return !lengths_.empty(); }  // whether there may be padding
+  bool padded() const { return !lengths_.empty() && !packed_; }  // whether there may be padding
+  // Where row b, as the user counts, stands at time t in an array of the whole sequence, and how many rows that has.
+  index sequence_row(index t, index b) const { return packed_ ? packed_step(t) + b : t * B_ + b; }
+  index sequence_rows() const { return packed_ ? rows_ : T_ * B_; }
+  template <class T>
+  const T* find(const Sequence<T>& sequence, index t, index b) const {
+    return sequence.data + (packed_ ? packed_step(t) * sequence.b_stride : t * sequence.t_stride) +
+           b * sequence.b_stride;
+  }
   const std::vector<Span>& spans() const { return spans_; }
   index rows() const { return rows_; }
   index most_rows() const { return most_rows_; }
@@ -98,8 +107,12 @@ class Schedule {
   index T() const { return T_; }
 
  private:
+  index packed_step(index t) const { return packed_steps_[static_cast<std::size_t>(t)]; }
+
   index T_, B_;
+  bool packed_;
   std::vector<index> order_, lengths_;
+  std::vector<index> packed_steps_;  // first row of every step
   std::vector<Span> spans_;
   index rows_ = 0, most_rows_ = 0, most_steps_ = 0;
 };

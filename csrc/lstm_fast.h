@@ -51,10 +51,13 @@ struct Shape {
   int layers = 1;
   int directions = 1;
   bool reverse = false;  // of a single direction: from every row's last step to its first
+  // x, y, dy and dx are [N,width], N being the sum of lengths: the rows of step 0, then those of step 1, each row as
+  // long as it is active. lengths must not increase from row to row. PyTorch's PackedSequence.
+  bool packed = false;
 };
 
 // A [T,B,width] input whose rows are dense: element (t,b,k) is data[t*t_stride + b*b_stride + k]. Strides may be 0 or
-// negative.
+// negative. Of a packed one, b_stride is that of its rows, and t_stride has no meaning.
 template <class T>
 struct Sequence {
   const T* data;

@@ -25,12 +25,16 @@ struct Plan {
         Ho(s.P > 0 ? s.P : s.H),
         width(s.directions * Ho) {
     product_of({s.layers, s.directions, 2, std::max<index>(width, 1), std::max<index>(s.B, 1)});
+    product_of({s.T, s.B});
     threads = useful_threads(wanted);
     split_directions = s.directions == 2 && threads > 1;
   }
 
   Geometry<T> geometry(int layer) const { return Geometry<T>(kernels, schedule, shape, layer); }
   int crews() const { return split_directions ? 2 : 1; }
+
+  // Rows of [T,B,width] in their order.
+  Sequence<T> sequence(const T* data) const { return {data, shape.B * width, width}; }
 
   // The time of processing step s of sorted row b.
   index time(int direction, index step, index row) const {
@@ -170,8 +174,8 @@ struct StackReserve {
     const Shape& s = plan.shape;
     for (int layer = 0; layer < s.layers; ++layer) {
       const bool last = layer == s.layers - 1;
-      y.push_back(last ? nullptr : arena.take<T>({s.T, s.B, plan.width}));
-      dropped.push_back(last || !dropout ? y.back() : arena.take<T>({s.T, s.B, plan.width}));
+      y.push_back(last ? nullptr : arena.take<T>({plan.schedule.sequence_rows(), plan.width}));
+      dropped.push_back(last || !dropout ? y.back() : arena.take<T>({plan.schedule.sequence_rows(), plan.width}));
       for (int direction = 0; direction < s.directions; ++direction)
         directions.emplace_back(arena, plan.geometry(layer));
     }

@@ -1,6 +1,9 @@
 #include "arrays.h"
 
 #include <algorithm>
+#include <memory>
+#include <new>
+#include <utility>
 
 namespace lstm_fast::python {
 namespace {
@@ -84,30 +87,98 @@ std::optional<py::array> require_optional(const py::handle& value, const char* n
   return require(value, name, wanted, code, like, dense);
 }
 
-Dims require_lengths(const py::object& lengths, index B, index T) {
-  const bool listed = py::isinstance<py::list>(lengths) || py::isinstance<py::tuple>(lengths);
-  if (!listed && !is_plain_array(lengths)) {
-    throw py::type_error("lengths: expected an array of integers, got " + type_name(lengths));
-  }
-  const py::array given = py::array::ensure(lengths);
+namespace {
+
+// A one-dimensional array of integers, of `count` elements if that is not negative.
+Dims require_integers(const py::object& value, const char* name, index count) {
+  const std::string of = std::string(name) + ": expected ";
+  const bool listed = py::isinstance<py::list>(value) || py::isinstance<py::tuple>(value);
+  if (!listed && !is_plain_array(value)) throw py::type_error(of + "an array of integers, got " + type_name(value));
+  const py::array given = py::array::ensure(value);
   if (!given) {
     PyErr_Clear();
-    throw py::type_error("lengths: expected integers of one dimension");
+    throw py::type_error(of + "integers of one dimension");
   }
   if (given.size() > 0 && given.dtype().kind() != 'i' && given.dtype().kind() != 'u') {
-    throw py::type_error("lengths: expected an integer dtype, got " + std::string(py::str(given.dtype())));
+    throw py::type_error(of + "an integer dtype, got " + std::string(py::str(given.dtype())));
   }
-  if (given.ndim() != 1 || given.shape(0) != B) {
-    throw py::value_error("lengths: expected shape " + shape_text(Dims{B}) + ", got " + shape_text(given));
+  if (given.ndim() != 1 || (count >= 0 && given.shape(0) != count)) {
+    throw py::value_error(of + "shape " + shape_text(Dims{count}) + ", got " + shape_text(given));
   }
   const auto integers = py::array_t<index, py::array::c_style | py::array::forcecast>::ensure(given);
-  Dims found(integers.data(), integers.data() + B);
+  return Dims(integers.data(), integers.data() + given.shape(0));
+}
+
+}  // namespace
+
+Dims require_lengths(const py::object& lengths, index B, index T) {
+  const Dims found = require_integers(lengths, "lengths", B);
   const auto wrong = std::find_if(found.begin(), found.end(), [=](index length) { return length < 0 || length > T; });
   if (wrong != found.end()) {
     throw py::value_error("lengths: expected each in 0.." + std::to_string(T) + ", got " + std::to_string(*wrong) +
                           " at row " + std::to_string(wrong - found.begin()));
   }
   return found;
+}
+
+Dims require_batch_sizes(const py::object& batch_sizes, index N) {
+  const Dims sizes = require_integers(batch_sizes, "batch_sizes", -1);
+  index rows = 0;
+  index before = N;
+  for (const index size : sizes) {
+    if (size < 1 || size > before) {
+      throw py::value_error("batch_sizes: expected positive numbers that do not increase and sum to " +
+                            std::to_string(N) + ", got " + std::to_string(size) + " after " + std::to_string(before));
+    }
+    rows += size;
+    before = size;
+    if (rows > N) break;
+  }
+  if (rows != N) throw py::value_error("batch_sizes: expected a sum of " + std::to_string(N) + ", the rows of x");
+  // Row r is active until the sizes fall to r.
+  Dims lengths(sizes.empty() ? 0 : static_cast<std::size_t>(sizes[0]), 0);
+  for (const index size : sizes) std::for_each_n(lengths.begin(), size, [](index& length) { ++length; });
+  return lengths;
+}
+
+namespace {
+
+// Below this, NumPy's and the C library's own caches serve.
+constexpr std::size_t large = 1 << 20;
+
+std::size_t bytes_of(char code, const Dims& dims) {
+  std::size_t bytes = code == 'f' ? sizeof(float) : sizeof(double);
+  for (const index size : dims) {
+    if (__builtin_mul_overflow(bytes, static_cast<std::size_t>(size), &bytes) || bytes > PTRDIFF_MAX)
+      throw std::bad_alloc();
+  }
+  return bytes;
+}
+
+// A capsule that owns the memory.
+py::capsule owner_of(Block block) {
+  auto owned = std::make_unique<Block>(std::move(block));
+  const py::capsule owner(owned.get(), [](void* memory) { delete static_cast<Block*>(memory); });
+  owned.release();
+  return owner;
+}
+
+}  // namespace
+
+py::array empty_array(char code, const Dims& dims) {
+  const std::size_t bytes = bytes_of(code, dims);
+  const py::dtype dtype = code == 'f' ? py::dtype::of<float>() : py::dtype::of<double>();
+  const std::vector<py::ssize_t> shape(dims.begin(), dims.end());
+  if (bytes < large) return py::array(dtype, shape);
+  Block block(bytes);
+  void* const data = block.data();
+  return py::array(dtype, shape, data, owner_of(std::move(block)));
+}
+
+py::array empty_bytes(std::size_t bytes) {
+  Block block(bytes);
+  void* const data = block.data();
+  return py::array(py::dtype::of<std::uint8_t>(), {static_cast<py::ssize_t>(bytes)}, data, owner_of(std::move(block)));
 }
 
 }  // namespace lstm_fast::python

@@ -34,6 +34,16 @@ std::optional<py::array> require_optional(const py::handle& value, const char* n
 // else.
 Dims require_lengths(const py::object& lengths, index B, index T);
 
+// The lengths that PyTorch's batch_sizes tell: rows active at every step, positive, not increasing, N in all.
+// TypeError and ValueError as for lengths.
+Dims require_batch_sizes(const py::object& batch_sizes, index N);
+
+// An uninitialised array; MemoryError when it does not fit. Large ones take memory that was kept, and give it back.
+py::array empty_array(char code, const Dims& dims);
+
+// The same of bytes, aligned to reserve_alignment.
+py::array empty_bytes(std::size_t bytes);
+
 // Without NumPy's check of the writeable flag: constness follows from what the kernels' argument structs promise.
 template <class T>
 T* data_of(const py::array& array) {

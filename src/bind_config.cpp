@@ -54,7 +54,7 @@ Threads threads_of_call() {
 }
 
 void bind_config(py::module_& module) {
-  module.attr("MOST_THREADS") = Barrier::max_size;
+  module.def("most_threads", [] { return Barrier::max_size; });
   module.def("num_threads", num_threads);
   // For tests: a team even for work that is faster alone, and how many threads this thread's last call used.
   module.def(

@@ -9,7 +9,9 @@ namespace lstm_fast::python {
 
 Threads threads_of_call();  // as set from Python
 
-void bind_lstm(pybind11::module_& module);
 void bind_config(pybind11::module_& module);
+void bind_reserve(pybind11::module_& module);
+void bind_forward(pybind11::module_& module);
+void bind_backward(pybind11::module_& module);
 
 }  // namespace lstm_fast::python

@@ -8,5 +8,7 @@ PYBIND11_MODULE(_lstm_fast_core, module) {
   module.doc() = "Compiled kernels of lstm_fast; use lstm_fast.ops or lstm_fast.LSTM.";
   lstm_fast::python::find_main_thread();
   lstm_fast::python::bind_config(module);
-  lstm_fast::python::bind_lstm(module);
+  lstm_fast::python::bind_reserve(module);
+  lstm_fast::python::bind_forward(module);
+  lstm_fast::python::bind_backward(module);
 }

@@ -101,7 +101,7 @@ std::vector<T> solve(const lstm_fast::Shape& shape, const std::vector<index>& le
   const Dropout dropout{save ? p : 0, 3};
   int used = 0;
   const Threads team{.most = threads, .least_flops = 0, .least_chunk_flops = 0, .used = &used};
-  Block reserve = allocate(save ? reserve_bytes<T>(isa, Cell::lstm, shape, own_lengths, p > 0) : 1);
+  Block reserve(save ? reserve_bytes<T>(isa, Cell::lstm, shape, own_lengths, p > 0) : 1);
   ForwardArgs<T> forward_args{};
   forward_args.shape = shape;
   forward_args.x = {x.data(), shape.B * shape.I, shape.I};
@@ -112,7 +112,7 @@ std::vector<T> solve(const lstm_fast::Shape& shape, const std::vector<index>& le
   forward_args.y = y;
   forward_args.hn = hn;
   forward_args.cn = cn;
-  forward_args.reserve = save ? reserve.get() : nullptr;
+  forward_args.reserve = save ? reserve.data() : nullptr;
   forward_args.dropout = dropout;
   forward_args.threads = team;
   require(forward(isa, Cell::lstm, forward_args), "forward was stopped");
@@ -122,7 +122,7 @@ std::vector<T> solve(const lstm_fast::Shape& shape, const std::vector<index>& le
     backward_args.shape = shape;
     backward_args.x = forward_args.x;
     backward_args.y = y;
-    backward_args.reserve = reserve.get();
+    backward_args.reserve = reserve.data();
     backward_args.lengths = own_lengths;
     backward_args.dy = {dy.data(), shape.B * width, width};
     backward_args.dhn = h0.data();

@@ -52,7 +52,7 @@ def set_num_threads(n: int) -> None:
 
 
 def _thread_count(n: int) -> int:
-    return min(integer(n, "n", 1), _core.MOST_THREADS)
+    return min(integer(n, "n", 1), _core.most_threads())
 
 
 def threads_and_source() -> tuple[int, str]:

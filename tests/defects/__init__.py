@@ -1,7 +1,7 @@
 """The defects that mutations.py plants: texts of the kernels and what to put in their place.
 
 Numbers 1 to 38 are those of the design's list; the others came up while the suite was written: x1, x2, ... in one
-layer, t1, t2, ... in the thread team, m1, m2, ... in the memory.
+layer, p1, p2, ... in packed sequences, t1, t2, ... in the thread team, m1, m2, ... in the memory.
 """
 
 from __future__ import annotations

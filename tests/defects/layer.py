@@ -221,7 +221,7 @@ DEFECTS = [
         "x10",
         "strided x read as if it were dense",
         LAYERS_FORWARD,
-        "work.x_rows[row + b] = x.data + t * x.t_stride + original * x.b_stride;",
+        "work.x_rows[row + b] = schedule.find(x, t, original);",
         "work.x_rows[row + b] = x.data + (t * g.B + original) * g.I;",
     ),
 ]

@@ -65,11 +65,12 @@ DEFECTS = [
         "20",
         "layer 2 fed by one direction only",
         LAYERS_FORWARD,
-        "return {data, plan_.shape.B * plan_.width, plan_.width};",
-        "const index Ho = plan_.Ho;\n    if (plan_.shape.directions == 2)\n"
-        "      for (index row = 0; row < plan_.shape.T * plan_.shape.B; ++row)\n"
+        "    return plan_.sequence(saves() ? reserve_.dropped[below] : y_[below]);",
+        "    const T* data = saves() ? reserve_.dropped[below] : y_[below];\n"
+        "    const index Ho = plan_.Ho;\n    if (plan_.shape.directions == 2)\n"
+        "      for (index row = 0; row < plan_.schedule.sequence_rows(); ++row)\n"
         "        std::copy_n(data + row * plan_.width, Ho, const_cast<T*>(data + row * plan_.width) + Ho);\n"
-        "    return {data, plan_.shape.B * plan_.width, plan_.width};",
+        "    return plan_.sequence(data);",
     ),
     Defect(
         "21",
@@ -83,8 +84,8 @@ DEFECTS = [
             ),
             (
                 LAYERS_BACKWARD,
-                "original * dy.b_stride + direction * g.Ho",
-                "original * dy.b_stride + (plan_.shape.directions - 1 - direction) * g.Ho",
+                "schedule.find(dy, t, original) + direction * g.Ho",
+                "schedule.find(dy, t, original) + (plan_.shape.directions - 1 - direction) * g.Ho",
             ),
         ),
     ),
@@ -142,5 +143,20 @@ DEFECTS = [
         BACKWARD,
         "if (u) mul(o, tanh(c_now)).store(u + unit);",
         "if (u) tanh(c_now).store(u + unit);",
+    ),
+    # --- packed ---
+    replaced(
+        "p1",
+        "rows of a packed step counted from the batch",
+        LAYOUT,
+        "return packed_ ? packed_step(t) + b : t * B_ + b;",
+        "return packed_ ? t * B_ / 2 + b : t * B_ + b;",
+    ),
+    replaced(
+        "p2",
+        "a packed row has the length of the batch",
+        "src/arrays.cpp",
+        "std::for_each_n(lengths.begin(), size, [](index& length) { ++length; });",
+        "std::for_each_n(lengths.begin(), sizes[0], [](index& length) { ++length; });",
     ),
 ]

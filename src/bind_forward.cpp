@@ -1,0 +1,171 @@
+// lstm_forward: check, unpack, release the GIL, call.
+#include <memory>
+
+#include "arrays.h"
+#include "bindings.h"
+#include "reserve.h"
+#include "without_gil.h"
+
+namespace lstm_fast::python {
+namespace {
+
+template <class T>
+char code_of() {
+  return sizeof(T) == 4 ? 'f' : 'd';
+}
+
+// The weights of one layer and direction, and the arrays that hold them.
+template <class T>
+struct LayerWeights {
+  std::vector<py::array> arrays;
+
+  const T* take(const py::handle& value, const char* name, const Dims& wanted) {
+    if (value.is_none()) return nullptr;
+    arrays.push_back(require(value, name, wanted, code_of<T>(), "x", true));
+    return data_of<T>(arrays.back());
+  }
+};
+
+// How the arrays of a call are shaped and what it asks for, as Python gives it.
+struct Request {
+  py::object x, h0, c0;
+  py::list weights;    // tuples (w_ih, w_hh, b_ih, b_hh, w_hr) of the layers and directions
+  py::object lengths;  // batch_sizes if packed
+  int layers, directions;
+  bool reverse, save;
+  Dropout dropout;
+  Form form;
+};
+
+// H and P, from the weights of the first layer.
+template <class T>
+void find_hidden_sizes(const py::list& weights, Shape* shape) {
+  const py::tuple first = weights[0];
+  const bool projected = !first[4].is_none();
+  const py::array w_sizes = projected ? require(first[4], "w_hr", {-1, -1}, code_of<T>(), "x", false)
+                                      : require(first[1], "w_hh", {-1, -1}, code_of<T>(), "x", false);
+  shape->H = w_sizes.shape(1);
+  if (projected) shape->P = w_sizes.shape(0);
+  if (!projected && (shape->H < 1 || w_sizes.shape(0) != 4 * shape->H)) {
+    throw py::value_error("w_hh: expected shape (4H, H) with H at least 1, got (" + std::to_string(w_sizes.shape(0)) +
+                          ", " + std::to_string(shape->H) + ")");
+  }
+  if (projected && (shape->P < 1 || shape->P >= shape->H)) {
+    throw py::value_error("w_hr: expected shape (P, H) with 0 < P < H, got (" + std::to_string(shape->P) + ", " +
+                          std::to_string(shape->H) + ")");
+  }
+}
+
+template <class T>
+py::tuple forward_of(const Request& request) {
+  const char code = code_of<T>();
+  const Form form = request.form;
+  const bool cell = form == Form::cell;
+  const bool packed = form == Form::packed;
+  const bool flat = cell || packed;
+  const py::array x = require(request.x, "x", flat ? Dims{-1, -1} : Dims{-1, -1, -1}, code, "x", false);
+  const py::ssize_t rank = x.ndim();
+  Dims lengths = packed ? require_batch_sizes(request.lengths, x.shape(0)) : Dims{};
+  Shape shape{
+      .T = cell     ? 1
+           : packed ? (lengths.empty() ? 0 : lengths[0])
+                    : x.shape(0),
+      .B = packed ? static_cast<index>(lengths.size()) : x.shape(rank - 2),
+      .I = x.shape(rank - 1),
+      .H = 0,
+      .P = 0,
+      .layers = request.layers,
+      .directions = request.directions,
+      .reverse = request.reverse,
+      .packed = packed,
+  };
+  find_hidden_sizes<T>(request.weights, &shape);
+  std::vector<LayerWeights<T>> layers(request.weights.size());
+  std::vector<Weights<T>> weights;
+  for (std::size_t at = 0; at < layers.size(); ++at) {
+    const py::tuple given = request.weights[at];
+    const index inputs = at < static_cast<std::size_t>(shape.directions) ? shape.I : shape.directions * hidden(shape);
+    weights.push_back({
+        .w_ih = layers[at].take(given[0], "w_ih", {4 * shape.H, inputs}),
+        .w_hh = layers[at].take(given[1], "w_hh", {4 * shape.H, hidden(shape)}),
+        .b_ih = layers[at].take(given[2], "b_ih", {4 * shape.H}),
+        .b_hh = layers[at].take(given[3], "b_hh", {4 * shape.H}),
+        .w_hr = layers[at].take(given[4], "w_hr", {shape.P, shape.H}),
+    });
+    if (!weights.back().w_ih) throw py::type_error("w_ih: expected a numpy.ndarray, got None");
+    if (!weights.back().w_hh) throw py::type_error("w_hh: expected a numpy.ndarray, got None");
+  }
+  const Dims h_dims = state_dims(form, shape, hidden(shape));
+  const Dims c_dims = state_dims(form, shape, shape.H);
+  const py::array h0 = require(request.h0, cell ? "h" : "h0", h_dims, code, "x", true);
+  const py::array c0 = require(request.c0, cell ? "c" : "c0", c_dims, code, "x", true);
+  const bool ragged = !request.lengths.is_none();
+  if (ragged && !packed) lengths = require_lengths(request.lengths, shape.B, shape.T);
+
+  const Isa& isa = active_isa();
+  const index width = shape.directions * hidden(shape);
+  const py::array y = empty_array(code, packed ? Dims{x.shape(0), width} : Dims{shape.T, shape.B, width});
+  const py::array hn = empty_array(code, h_dims);
+  const py::array cn = empty_array(code, c_dims);
+  const Dropout dropout = request.save ? request.dropout : Dropout{};
+  ForwardArgs<T> args{
+      .shape = shape,
+      .x = sequence_of<T>(x),
+      .h0 = data_of<T>(h0),
+      .c0 = data_of<T>(c0),
+      .weights = weights.data(),
+      .lengths = ragged ? lengths.data() : nullptr,
+      .y = data_of<T>(y),
+      .hn = data_of<T>(hn),
+      .cn = data_of<T>(cn),
+      .reserve = nullptr,
+      .dropout = dropout,
+      .threads = threads_of_call(),
+      .poll = {},
+  };
+  std::unique_ptr<Reserve> reserve;
+  if (request.save) {
+    const py::array block = empty_bytes(reserve_bytes<T>(isa, Cell::lstm, shape, args.lengths, dropout.p > 0));
+    args.reserve = data_of<std::byte>(block);
+    reserve.reset(new Reserve{
+        .isa = &isa,
+        .shape = shape,
+        .lengths = lengths,
+        .ragged = ragged,
+        .rows = x.shape(0),
+        .dropout = dropout,
+        .code = code,
+        .has_b_ih = weights[0].b_ih != nullptr,
+        .has_b_hh = weights[0].b_hh != nullptr,
+        .form = form,
+        .saved = Saved{x, y, block},
+    });
+  }
+  bool done;
+  {
+    WithoutGil released;
+    args.poll = released.poll();
+    done = forward(isa, Cell::lstm, args);
+  }
+  if (!done) throw py::error_already_set();
+  if (!reserve) return py::make_tuple(y, hn, cn, py::none());
+  y.attr("setflags")(py::arg("write") = false);
+  return py::make_tuple(y.attr("view")(), hn, cn, std::move(reserve));
+}
+
+py::tuple lstm_forward(const py::object& x, const py::object& h0, const py::object& c0, const py::list& weights,
+                       const py::object& lengths, int layers, int directions, bool reverse, bool save, double dropout,
+                       std::uint64_t seed, Form form) {
+  const auto run = float_dtype(x, "x") == 'f' ? forward_of<float> : forward_of<double>;
+  return run({x, h0, c0, weights, lengths, layers, directions, reverse, save, {dropout, seed}, form});
+}
+
+}  // namespace
+
+void bind_forward(py::module_& module) {
+  module.def("lstm_forward", lstm_forward, py::arg("x"), py::arg("h0"), py::arg("c0"), py::arg("weights"),
+             py::arg("lengths"), py::arg("layers"), py::arg("directions"), py::arg("reverse"), py::arg("save"),
+             py::arg("dropout"), py::arg("seed"), py::arg("form"));
+}
+
+}  // namespace lstm_fast::python

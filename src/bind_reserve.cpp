@@ -1,0 +1,79 @@
+// The reserve: opaque but for its size, the states in it, and the arrays that it gives away.
+#include "reserve.h"
+
+#include <pybind11/native_enum.h>
+
+#include "bindings.h"
+#include "without_gil.h"
+
+namespace lstm_fast::python {
+namespace {
+
+template <class T>
+py::tuple states_of(const Reserve& reserve, int layer, int direction) {
+  const Shape& shape = reserve.shape;
+  const py::array gates = empty_array(reserve.code, {4, shape.T, shape.B, shape.H});
+  const py::array c = empty_array(reserve.code, {shape.T, shape.B, shape.H});
+  const StatesArgs<T> args{
+      .shape = shape,
+      .lengths = reserve.lengths_or_null(),
+      .dropout = reserve.dropout.p > 0,
+      .reserve = bytes_of(reserve.saved->block),
+      .layer = layer,
+      .direction = direction,
+      .gates = data_of<T>(gates),
+      .c = data_of<T>(c),
+  };
+  {
+    const WithoutGil released;
+    states(*reserve.isa, Cell::lstm, args);
+  }
+  return py::make_tuple(gates, c);
+}
+
+py::tuple reserve_states(const Reserve& reserve, int layer, int direction) {
+  if (layer < 0 || layer >= reserve.shape.layers || direction < 0 || direction >= reserve.shape.directions) {
+    throw py::value_error("layer, reverse: expected one of " + std::to_string(reserve.shape.layers) + " layers and " +
+                          std::to_string(reserve.shape.directions) + " directions, got layer " + std::to_string(layer) +
+                          ", direction " + std::to_string(direction));
+  }
+  if (!reserve.saved) throw py::value_error("reserve: expected one that still has its arrays");
+  return (reserve.code == 'f' ? states_of<float> : states_of<double>)(reserve, layer, direction);
+}
+
+py::ssize_t reserve_nbytes(const Reserve& reserve) {
+  return reserve.saved ? reserve.saved->block.nbytes() + reserve.saved->y.nbytes() : 0;
+}
+
+// x, y and the block: the reserve forgets them, and lstm_backward takes them back.
+py::tuple release(Reserve& reserve) {
+  if (!reserve.saved) throw py::value_error("reserve: expected one that still has its arrays");
+  const Saved saved = *reserve.saved;
+  reserve.saved.reset();
+  return py::make_tuple(saved.x, saved.y, saved.block);
+}
+
+}  // namespace
+
+void bind_reserve(py::module_& module) {
+  const auto only_from_forward = py::custom_type_setup([](PyHeapTypeObject* type) {
+    type->ht_type.tp_flags |= Py_TPFLAGS_DISALLOW_INSTANTIATION;
+    type->ht_type.tp_new = nullptr;
+  });
+  py::class_<Reserve>(module, "Reserve", only_from_forward,
+                      "What a training forward keeps for backward. Opaque; never written.")
+      .def_property_readonly("nbytes", reserve_nbytes)
+      .def_property_readonly("isa", [](const Reserve& reserve) { return isa_name(*reserve.isa); })
+      .def_property_readonly("biases",
+                             [](const Reserve& reserve) { return py::make_tuple(reserve.has_b_ih, reserve.has_b_hh); })
+      .def("states", reserve_states, py::arg("layer"), py::arg("direction"))
+      .def("release", release);
+  py::native_enum<Form>(module, "Form", "enum.Enum", "How a call shapes its arrays.")
+      .value("layer", Form::layer)
+      .value("stack", Form::stack)
+      .value("packed", Form::packed)
+      .value("cell", Form::cell)
+      .finalize();
+}
+
+}  // namespace lstm_fast::python

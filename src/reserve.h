@@ -1,0 +1,55 @@
+// What a training forward keeps for backward, as Python holds it.
+#pragma once
+
+#include <optional>
+
+#include "arrays.h"
+
+namespace lstm_fast::python {
+
+// How a call shapes its arrays.
+enum class Form {
+  layer,   // ops.lstm_forward: x [T,B,I], states [B,H]
+  stack,   // layers.LSTM: x [T,B,I], states [L*D,B,H]
+  packed,  // x [N,I] as in PyTorch's PackedSequence, states [L*D,B,H]
+  cell,    // ops.lstm_cell: x [B,I], states [B,H]
+};
+
+inline index hidden(const Shape& shape) { return shape.P > 0 ? shape.P : shape.H; }
+
+inline Dims state_dims(Form form, const Shape& shape, index width) {
+  const bool stacked = form == Form::stack || form == Form::packed;
+  return stacked ? Dims{shape.layers * shape.directions, shape.B, width} : Dims{shape.B, width};
+}
+
+// The arrays that backward reads beside the incoming gradients. Never written.
+struct Saved {
+  py::array x;      // as given, or the dense copy of it
+  py::array y;      // read-only
+  py::array block;  // bytes
+};
+
+// Immutable but for release(): backward only reads it, so it can be used more than once.
+struct Reserve {
+  const Isa* isa;
+  Shape shape;
+  Dims lengths;  // empty: every row has T steps
+  bool ragged;
+  index rows;  // of x, if packed
+  Dropout dropout;
+  char code;
+  bool has_b_ih, has_b_hh;
+  Form form;
+  std::optional<Saved> saved;
+
+  const index* lengths_or_null() const { return ragged ? lengths.data() : nullptr; }
+
+  // Of an array as long as x.
+  Dims sequence_dims(index width) const {
+    return form == Form::packed ? Dims{rows, width} : Dims{shape.T, shape.B, width};
+  }
+};
+
+inline const std::byte* bytes_of(const py::array& block) { return static_cast<const std::byte*>(block.data()); }
+
+}  // namespace lstm_fast::python
