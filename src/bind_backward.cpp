@@ -45,7 +45,7 @@ struct Gradient {
 
 template <class T>
 py::tuple backward_of(const Reserve& reserve, const Saved& saved, const py::object& dy, const py::object& dhn,
-                      const py::object& dcn, const Wants& wants) {
+                      const py::object& dcn, const Wants& wants, int threads) {
   const Shape& shape = reserve.shape;
   const char code = reserve.code;
   const index Ho = hidden(shape);
@@ -84,7 +84,7 @@ py::tuple backward_of(const Reserve& reserve, const Saved& saved, const py::obje
       .dc0 = dc0.data,
       .weights = weights.data(),
       .dropout = reserve.dropout,
-      .threads = threads_of_call(),
+      .threads = threads_of_call(threads),
       .poll = {},
   };
   bool done;
@@ -115,19 +115,20 @@ Saved taken_back(const Reserve& reserve, const py::object& saved) {
 }
 
 py::tuple lstm_backward(const Reserve& reserve, const py::object& dy, const py::object& dhn, const py::object& dcn,
-                        const py::object& wants, const py::object& saved) {
+                        const py::object& wants, const py::object& saved, int threads) {
   if (!reserve.saved && saved.is_none()) {
     throw py::value_error("saved: expected what release() gave, since the reserve no longer has it, got None");
   }
   const auto run = reserve.code == 'f' ? backward_of<float> : backward_of<double>;
-  return run(reserve, saved.is_none() ? *reserve.saved : taken_back(reserve, saved), dy, dhn, dcn, Wants(wants));
+  return run(reserve, saved.is_none() ? *reserve.saved : taken_back(reserve, saved), dy, dhn, dcn, Wants(wants),
+             threads);
 }
 
 }  // namespace
 
 void bind_backward(py::module_& module) {
   module.def("lstm_backward", lstm_backward, py::arg("reserve"), py::arg("dy"), py::arg("dhn"), py::arg("dcn"),
-             py::arg("wants") = py::none(), py::arg("saved") = py::none());
+             py::arg("wants") = py::none(), py::arg("saved") = py::none(), py::arg("threads") = 0);
 }
 
 }  // namespace lstm_fast::python

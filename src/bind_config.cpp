@@ -1,6 +1,7 @@
 // Instruction sets, threads, memory, the FMA peak, the compiler.
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <atomic>
 #include <stdexcept>
 
@@ -45,9 +46,9 @@ const char* compiler() {
 
 }  // namespace
 
-Threads threads_of_call() {
+Threads threads_of_call(int limit) {
   Threads threads;
-  threads.most = num_threads();
+  threads.most = limit > 0 ? std::min(limit, num_threads()) : num_threads();
   if (teams_for_all.load(std::memory_order_relaxed)) threads.least_flops = threads.least_chunk_flops = 0;
   threads.used = &used_threads;
   return threads;

@@ -35,6 +35,7 @@ struct Request {
   bool reverse, save;
   Dropout dropout;
   Form form;
+  int threads;
 };
 
 // H and P, from the weights of the first layer.
@@ -120,7 +121,7 @@ py::tuple forward_of(const Request& request) {
       .cn = data_of<T>(cn),
       .reserve = nullptr,
       .dropout = dropout,
-      .threads = threads_of_call(),
+      .threads = threads_of_call(request.threads),
       .poll = {},
   };
   std::unique_ptr<Reserve> reserve;
@@ -155,9 +156,9 @@ py::tuple forward_of(const Request& request) {
 
 py::tuple lstm_forward(const py::object& x, const py::object& h0, const py::object& c0, const py::list& weights,
                        const py::object& lengths, int layers, int directions, bool reverse, bool save, double dropout,
-                       std::uint64_t seed, Form form) {
+                       std::uint64_t seed, Form form, int threads) {
   const auto run = float_dtype(x, "x") == 'f' ? forward_of<float> : forward_of<double>;
-  return run({x, h0, c0, weights, lengths, layers, directions, reverse, save, {dropout, seed}, form});
+  return run({x, h0, c0, weights, lengths, layers, directions, reverse, save, {dropout, seed}, form, threads});
 }
 
 }  // namespace
@@ -165,7 +166,7 @@ py::tuple lstm_forward(const py::object& x, const py::object& h0, const py::obje
 void bind_forward(py::module_& module) {
   module.def("lstm_forward", lstm_forward, py::arg("x"), py::arg("h0"), py::arg("c0"), py::arg("weights"),
              py::arg("lengths"), py::arg("layers"), py::arg("directions"), py::arg("reverse"), py::arg("save"),
-             py::arg("dropout"), py::arg("seed"), py::arg("form"));
+             py::arg("dropout"), py::arg("seed"), py::arg("form"), py::arg("threads") = 0);
 }
 
 }  // namespace lstm_fast::python

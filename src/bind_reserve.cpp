@@ -45,11 +45,12 @@ py::ssize_t reserve_nbytes(const Reserve& reserve) {
   return reserve.saved ? reserve.saved->block.nbytes() + reserve.saved->y.nbytes() : 0;
 }
 
-// x, y and the block: the reserve forgets them, and lstm_backward takes them back.
+// x, y (writable again) and the block: the reserve forgets them, and lstm_backward takes them back.
 py::tuple release(Reserve& reserve) {
   if (!reserve.saved) throw py::value_error("reserve: expected one that still has its arrays");
   const Saved saved = *reserve.saved;
   reserve.saved.reset();
+  py::detail::array_proxy(saved.y.ptr())->flags |= py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
   return py::make_tuple(saved.x, saved.y, saved.block);
 }
 

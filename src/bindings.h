@@ -7,7 +7,8 @@
 
 namespace lstm_fast::python {
 
-Threads threads_of_call();  // as set from Python
+// As set from Python, and at most `limit` if that is not 0.
+Threads threads_of_call(int limit);
 
 void bind_config(pybind11::module_& module);
 void bind_reserve(pybind11::module_& module);

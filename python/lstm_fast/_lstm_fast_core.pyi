@@ -34,6 +34,7 @@ def lstm_forward(
     dropout: float,
     seed: int,
     form: Form,
+    threads: int = 0,
 ) -> tuple[Array, Array, Array, Reserve | None]: ...
 def lstm_backward(
     reserve: Reserve,
@@ -42,6 +43,7 @@ def lstm_backward(
     dcn: object,
     wants: tuple[bool, bool, bool, Sequence[tuple[bool, bool, bool, bool]]] | None = None,
     saved: tuple[object, object, object] | None = None,
+    threads: int = 0,
 ) -> tuple[Any, Any, Any, list[tuple[Any, Any, Any, Any]]]: ...
 def most_threads() -> int: ...
 def num_threads() -> int: ...

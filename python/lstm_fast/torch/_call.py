@@ -1,0 +1,147 @@
+"""One call of a stack through the kernels, with gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from .. import _lstm_fast_core as _core
+from . import _counters, _formula
+from ._plan import Plan
+
+KINDS = 5  # weights of a layer and direction: w_ih, w_hh, b_ih, b_hh, w_hr
+
+Outputs = tuple[Tensor, Tensor, Tensor]
+
+
+def run(name: str, plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Tensor | None]) -> Outputs:
+    """Return y, hn and cn of a stack, through whatever can compute what is asked for.
+
+    ``name`` is that of the module's class, for :func:`stats`. x [T,B,I], or [N,I] if the plan is packed; states
+    [L*D,B,.]; weights one after the other, KINDS for each layer and direction.
+    """
+    reason = _unsupported()
+    if reason:
+        _counters.note(_counters.formula, reason)
+        return _formula.stack(plan, x, h0, c0, _grouped(weights))
+    _counters.native[name] += 1
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, h0, c0, *weights)):
+        return _Stack.apply(plan, x, h0, c0, *weights)  # type: ignore[no-any-return]
+    y, hn, cn, _ = _forward(plan, x, h0, c0, weights, save=False)
+    return torch.from_numpy(y), torch.from_numpy(hn), torch.from_numpy(cn)
+
+
+def _unsupported() -> str | None:
+    """Why the kernels cannot be asked, if so."""
+    if torch._C._are_functorch_transforms_active():
+        return "a torch.func transform"
+    if forward_ad._current_level >= 0:
+        return "forward-mode differentiation"
+    return None
+
+
+def _grouped(weights: Sequence[Any]) -> list[tuple[Any, ...]]:
+    return [tuple(weights[at : at + KINDS]) for at in range(0, len(weights), KINDS)]
+
+
+def _array(tensor: Tensor | None) -> Any:
+    """The same memory as a NumPy array."""
+    if tensor is None:
+        return None
+    tensor = tensor.detach()
+    return (tensor.resolve_neg() if tensor.is_neg() else tensor).numpy()
+
+
+def _forward(
+    plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Tensor | None], save: bool
+) -> tuple[Any, Any, Any, Any]:
+    packed = plan.batch_sizes is not None
+    return _core.lstm_forward(
+        _array(x),
+        _array(h0),
+        _array(c0),
+        _grouped([_array(weight) for weight in weights]),
+        _array(plan.batch_sizes) if packed else plan.lengths,
+        plan.layers,
+        plan.directions,
+        False,
+        save,
+        plan.dropout,
+        plan.seed,
+        _core.Form.packed if packed else _core.Form.stack,
+        torch.get_num_threads(),
+    )
+
+
+class _Stack(torch.autograd.Function):
+    """y, hn, cn = f(x, h0, c0, *weights)."""
+
+    @staticmethod
+    def forward(ctx: Any, plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, *weights: Tensor | None) -> Outputs:
+        _, hn, cn, reserve = _forward(plan, x, h0, c0, weights, save=True)
+        _, y, block = reserve.release()
+        y = torch.from_numpy(y)
+        ctx.plan, ctx.reserve = plan, reserve
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, h0, c0, y, torch.from_numpy(block), *weights)
+        return y, torch.from_numpy(hn), torch.from_numpy(cn)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
+        x, h0, c0, y, block, *weights = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[1:]
+        if all(gradient is None for gradient in gradients):
+            return (None,) * (1 + len(wanted))
+        if torch.is_grad_enabled():
+            return (None, *_differentiable_backward(ctx.plan, wanted, gradients, x, h0, c0, weights))
+        dy, dhn, dcn = (_array(gradient) for gradient in gradients)
+        groups = _grouped(wanted[3:])
+        kinds = [(w_ih, w_hh, b_ih or b_hh, w_hr) for w_ih, w_hh, b_ih, b_hh, w_hr in groups]
+        dx, dh0, dc0, found = _core.lstm_backward(
+            ctx.reserve,
+            dy,
+            dhn,
+            dcn,
+            (wanted[0], wanted[1], wanted[2], kinds),
+            (_array(x), _array(y), _array(block)),
+            torch.get_num_threads(),
+        )
+        parameters = []
+        for (_, _, b_ih, b_hh, _), (dw_ih, dw_hh, db, dw_hr) in zip(groups, found, strict=True):
+            # The two biases have equal gradients, in tensors of their own.
+            second = db.copy() if b_ih and b_hh else db
+            parameters += [dw_ih, dw_hh, db if b_ih else None, second if b_hh else None, dw_hr]
+        return (None, *(None if g is None else torch.from_numpy(g) for g in (dx, dh0, dc0, *parameters)))
+
+
+def _differentiable_backward(
+    plan: Plan,
+    wanted: Sequence[bool],
+    gradients: Sequence[Tensor | None],
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    weights: Sequence[Tensor | None],
+) -> tuple[Tensor | None, ...]:
+    """The gradients by the formula, so that they can be differentiated again."""
+    _counters.note(_counters.formula, "double backward")
+    with torch.enable_grad():
+        # Views: their history leads to the saved tensors, and they are no leaves of another graph.
+        inputs = [None if t is None else t.view_as(t) for t in (x, h0, c0, *weights)]
+        outputs = _formula.stack(plan, inputs[0], inputs[1], inputs[2], _grouped(inputs[3:]))  # type: ignore[arg-type]
+        chosen = [t for t, want in zip(inputs, wanted, strict=True) if want]
+        given = [(o, g) for o, g in zip(outputs, gradients, strict=True) if g is not None]
+        found = iter(
+            torch.autograd.grad(
+                [o for o, _ in given],
+                chosen,  # type: ignore[arg-type]
+                [g for _, g in given],
+                create_graph=True,
+                allow_unused=True,
+            )
+        )
+    return tuple(next(found) if want else None for want in wanted)

@@ -1,0 +1,78 @@
+"""The LSTM in PyTorch operations: differentiable any number of times, in both modes, and under torch.func.
+
+Slow; for what the kernels do not do. Formulas: PyTorch's nn.LSTM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .. import reference
+from ._plan import Plan
+
+Weights = Sequence[Tensor | None]  # w_ih, w_hh, b_ih, b_hh, w_hr
+
+
+def stack(plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Weights]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return y, hn and cn as the kernels do: x [T,B,I], or [N,I] if the plan is packed; states [L*D,B,.]."""
+    if plan.batch_sizes is not None:
+        steps, rows = _places(plan.batch_sizes)
+        padded = x.new_zeros(len(plan.batch_sizes), int(plan.batch_sizes[0]), x.shape[-1])
+        x = padded.index_put((steps, rows), x)
+        lengths = torch.bincount(rows)
+    else:
+        lengths = None if plan.lengths is None else torch.as_tensor(plan.lengths)
+        if lengths is not None:  # whatever stands in the padding must not reach a gradient
+            x = torch.where((torch.arange(x.shape[0])[:, None] < lengths)[..., None], x, 0.0)
+    hn, cn = [], []
+    for layer in range(plan.layers):
+        outputs = []
+        for direction in range(plan.directions):
+            at = layer * plan.directions + direction
+            y, h, c = _direction(x, h0[at], c0[at], weights[at], lengths, reverse=direction == 1)
+            outputs.append(y)
+            hn.append(h)
+            cn.append(c)
+        x = torch.cat(outputs, dim=-1) if len(outputs) > 1 else outputs[0]
+        if plan.dropout > 0 and layer < plan.layers - 1:
+            scale = reference.dropout_scale(plan.seed, layer, tuple(x.shape[:2]) + (x.shape[-1],), plan.dropout)
+            x = x * torch.as_tensor(scale, dtype=x.dtype)
+    if plan.batch_sizes is not None:
+        x = x[steps, rows]
+    return x, torch.stack(hn), torch.stack(cn)
+
+
+def _places(batch_sizes: Tensor) -> tuple[Tensor, Tensor]:
+    """Step and row of every row of a packed sequence."""
+    steps = torch.repeat_interleave(torch.arange(len(batch_sizes)), batch_sizes)
+    firsts = torch.cumsum(batch_sizes, 0) - batch_sizes
+    return steps, torch.arange(len(steps)) - firsts[steps]
+
+
+def _direction(
+    x: Tensor, h: Tensor, c: Tensor, weights: Weights, lengths: Tensor | None, reverse: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    w_ih, w_hh, b_ih, b_hh, w_hr = weights
+    assert w_ih is not None and w_hh is not None
+    steps = x.shape[0]
+    found: list[Tensor] = []
+    for t in reversed(range(steps)) if reverse else range(steps):
+        a = torch.nn.functional.linear(x[t], w_ih, b_ih) + torch.nn.functional.linear(h, w_hh, b_hh)
+        i, f, g, o = a.chunk(4, dim=-1)
+        new_c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        new_h = torch.sigmoid(o) * torch.tanh(new_c)
+        if w_hr is not None:
+            new_h = torch.nn.functional.linear(new_h, w_hr)
+        if lengths is None:
+            h, c = new_h, new_c
+            found.append(h)
+        else:
+            active = (lengths > t)[:, None]
+            h, c = torch.where(active, new_h, h), torch.where(active, new_c, c)
+            found.append(torch.where(active, new_h, 0.0))
+    if reverse:
+        found.reverse()
+    return torch.stack(found), h, c

@@ -1,0 +1,19 @@
+"""What a call asks for beside its tensors."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class Plan(NamedTuple):
+    """Of one call of a stack of layers."""
+
+    layers: int = 1
+    directions: int = 1
+    dropout: float = 0.0  # 0 unless training
+    seed: int = 0  # of the masks
+    lengths: NDArray[Any] | None = None  # of a padded batch
+    batch_sizes: Tensor | None = None  # of a packed one

@@ -1,0 +1,191 @@
+"""Subclasses of torch.nn's modules with the same constructors, parameters and state_dict; only forward is ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from . import _counters
+from ._call import KINDS, run
+from ._plan import Plan
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+_DTYPES = (torch.float32, torch.float64)
+
+
+def _left_to_torch(x: Any, others: Any) -> str | None:
+    """Why PyTorch has to compute this: the reason, or None. It also says what is wrong with an input, in its words."""
+    if type(x) not in _PLAIN:
+        return f"an input of type {type(x).__name__}"
+    if x.device.type != "cpu":
+        return f"a tensor on {x.device.type}"
+    if x.dtype not in _DTYPES:
+        return f"dtype {x.dtype}"
+    if x.layout is not torch.strided:
+        return f"layout {x.layout}"
+    for other in others:
+        if other is not None and (type(other) not in _PLAIN or other.dtype != x.dtype or other.device != x.device):
+            return "tensors of different types, dtypes or devices"
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast"
+    if torch.jit.is_tracing():
+        return "tracing"
+    return None
+
+
+class LSTM(torch.nn.LSTM):
+    """``torch.nn.LSTM`` through the kernels of lstm_fast: same constructor, parameters, ``state_dict`` and results.
+
+    ``forward(input, hx=None, *, lengths=None)`` takes what ``torch.nn.LSTM`` takes, and for a padded batch ``lengths``,
+    a tensor or list of B integers in 0..T in any order: every row is computed as if it stood alone with its own length,
+    as in a PackedSequence; the output beyond is 0. What the kernels do not do (see :func:`lstm_fast.torch.stats`) is
+    computed by PyTorch. Errors are PyTorch's; ValueError and TypeError for wrong lengths.
+    """
+
+    def forward(  # type: ignore[override]
+        self, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None = None, *, lengths: Any = None
+    ) -> tuple[Any, tuple[Tensor, Tensor]]:
+        if isinstance(input, PackedSequence):
+            return self._packed(input, hx, lengths)
+        weights = self._weights()
+        reason = _left_to_torch(input, weights) or self._misshapen(input, hx)
+        if reason:
+            if lengths is not None:
+                raise NotImplementedError(f"lengths: expected a batch that the kernels compute, got {reason}")
+            return self._parent(input, hx, reason)
+        batched = input.dim() == 3
+        if not batched:
+            x = input[:, None]
+        else:
+            x = input.transpose(0, 1) if self.batch_first else input
+        if hx is None:
+            h0, c0 = self._zeros(x, x.shape[1])
+        else:
+            h0, c0 = hx if batched else (hx[0][:, None], hx[1][:, None])
+        plan = self._plan()
+        if lengths is not None:
+            plan = plan._replace(lengths=_lengths(lengths, x))
+        y, hn, cn = run(type(self).__name__, plan, x, h0, c0, weights)
+        if not batched:
+            return y[:, 0], (hn[:, 0], cn[:, 0])
+        return y.transpose(0, 1) if self.batch_first else y, (hn, cn)
+
+    def _packed(
+        self, input: PackedSequence, hx: tuple[Tensor, Tensor] | None, lengths: Any
+    ) -> tuple[PackedSequence, tuple[Tensor, Tensor]]:
+        if lengths is not None:
+            raise ValueError("lengths: expected None with a PackedSequence, which has lengths of its own")
+        x, batch_sizes, sorted_indices, unsorted_indices = input
+        weights = self._weights()
+        reason = _left_to_torch(x, weights)
+        if not reason and (x.dim() != 2 or x.shape[-1] != self.input_size):
+            reason = "an input of another size than the module's"
+        if not reason and hx is not None:
+            reason = self._wrong_states(x, hx, int(batch_sizes[0]), 3)
+        if reason:
+            return self._parent(input, hx, reason)  # type: ignore[return-value]
+        if hx is None:
+            h0, c0 = self._zeros(x, int(batch_sizes[0]))
+        else:
+            h0, c0 = self.permute_hidden(hx, sorted_indices)
+        plan = self._plan()._replace(batch_sizes=batch_sizes)
+        y, hn, cn = run(type(self).__name__, plan, x, h0, c0, weights)
+        output = PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices)
+        return output, self.permute_hidden((hn, cn), unsorted_indices)
+
+    def _parent(self, input: Any, hx: Any, reason: str) -> Any:
+        result = super().forward(input, hx)
+        _counters.note(_counters.fallback, reason)
+        return result
+
+    def _weights(self) -> list[Tensor | None]:
+        """The parameters as they are now, KINDS for each layer and direction."""
+        own = self._parameters
+        found: list[Tensor | None] = []
+        for names in self._all_weights:
+            biases = names[2:4] if self.bias else (None, None)
+            projection = names[-1] if self.proj_size > 0 else None
+            for name in (names[0], names[1], *biases, projection):
+                # Parametrizations and functional_call put tensors elsewhere.
+                found.append(None if name is None else own[name] if name in own else getattr(self, name))
+        assert len(found) % KINDS == 0
+        return found
+
+    def _plan(self) -> Plan:
+        layers, directions = self.num_layers, 2 if self.bidirectional else 1
+        if not (self.training and self.dropout > 0 and layers > 1):
+            return Plan(layers, directions)
+        seed = int(torch.empty((), dtype=torch.int64).random_())
+        return Plan(layers, directions, self.dropout, seed)
+
+    def _zeros(self, x: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+        count = self.num_layers * (2 if self.bidirectional else 1)
+        h0 = x.new_zeros(count, batch, self.proj_size or self.hidden_size)
+        return h0, h0 if self.proj_size == 0 else x.new_zeros(count, batch, self.hidden_size)
+
+    def _misshapen(self, input: Tensor, hx: Any) -> str | None:
+        if input.dim() not in (2, 3) or input.shape[-1] != self.input_size:
+            return "an input of another size than the module's"
+        time = 1 if self.batch_first and input.dim() == 3 else 0
+        if input.shape[time] == 0:
+            return "a sequence of length 0"
+        if hx is None:
+            return None
+        return self._wrong_states(input, hx, input.shape[1 - time] if input.dim() == 3 else 1, input.dim())
+
+    def _wrong_states(self, x: Tensor, hx: Any, batch: int, dim: int) -> str | None:
+        count = self.num_layers * (2 if self.bidirectional else 1)
+        for state, width in zip(hx, (self.proj_size or self.hidden_size, self.hidden_size), strict=True):
+            if type(state) not in _PLAIN or state.dtype != x.dtype or state.device != x.device:
+                return "states of another type, dtype or device than the input"
+            if state.shape != ((count, batch, width) if dim == 3 else (count, width)):
+                return "states of another size than expected"
+        return None
+
+
+def _lengths(lengths: Any, x: Tensor) -> Any:
+    found = np.asarray(lengths.cpu() if isinstance(lengths, Tensor) else lengths)
+    if found.dtype.kind not in "iu":
+        raise TypeError(f"lengths: expected integers, got dtype {found.dtype}")
+    if found.shape != (x.shape[1],):
+        raise ValueError(f"lengths: expected shape ({x.shape[1]},), got {found.shape}")
+    if found.size and not 0 <= found.min() <= found.max() <= x.shape[0]:
+        raise ValueError(f"lengths: expected each in 0..{x.shape[0]}, got {found.min()}..{found.max()}")
+    return found
+
+
+class LSTMCell(torch.nn.LSTMCell):
+    """``torch.nn.LSTMCell`` through the kernels of lstm_fast: same constructor, parameters, results and errors."""
+
+    def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        own = self._parameters
+        weights = [own[n] if n in own else getattr(self, n) for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        reason = _left_to_torch(input, weights) or self._misshapen(input, hx)
+        if reason:
+            result = super().forward(input, hx)
+            _counters.note(_counters.fallback, reason)
+            return result
+        lead = (None,) * (3 - input.dim())
+        x = input[lead]
+        if hx is None:
+            h0 = c0 = x.new_zeros(1, x.shape[1], self.hidden_size)
+        else:
+            h0, c0 = hx[0][lead], hx[1][lead]
+        _, hn, cn = run(type(self).__name__, Plan(), x, h0, c0, [*weights, None])
+        return (hn[0], cn[0]) if input.dim() == 2 else (hn[0, 0], cn[0, 0])
+
+    def _misshapen(self, input: Tensor, hx: Any) -> str | None:
+        if input.dim() not in (1, 2) or input.shape[-1] != self.input_size:
+            return "an input of another size than the module's"
+        if hx is None:
+            return None
+        for state in hx:
+            if type(state) not in _PLAIN or state.dtype != input.dtype or state.device != input.device:
+                return "states of another type, dtype or device than the input"
+            if state.shape != (*input.shape[:-1], self.hidden_size):
+                return "states of another size than expected"
+        return None

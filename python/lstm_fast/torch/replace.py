@@ -1,0 +1,62 @@
+"""Swap the class of modules in place, and back."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TypeVar
+
+import torch
+
+from .modules import LSTM, LSTMCell
+
+Model = TypeVar("Model", bound=torch.nn.Module)
+
+_OURS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {torch.nn.LSTM: LSTM, torch.nn.LSTMCell: LSTMCell}
+_THEIRS = {ours: theirs for theirs, ours in _OURS.items()}
+
+
+def accelerate(model: Model, report: bool = False) -> Model:
+    """Let every ``torch.nn.LSTM`` and ``torch.nn.LSTMCell`` in the model compute with lstm_fast; returns the model.
+
+    In place: the modules change their class and keep their parameters, hooks and state. Subclasses are left alone,
+    since their forward is their own. ``report=True`` prints what was swapped and what was left, and why. Warns when there
+    was nothing to swap. TypeError if model is not a module.
+    """
+    _require_module(model)
+    swapped, left = [], []
+    for name, module in model.named_modules():
+        ours = _OURS.get(type(module))
+        if ours is not None:
+            module.__class__ = ours
+            swapped.append(f"{name or 'the model itself'}: {module}")
+        elif isinstance(module, (torch.nn.RNNBase, torch.nn.RNNCellBase)) and type(module) not in _THEIRS:
+            left.append(f"{name or 'the model itself'}: {module}: {_why_left(module)}")
+    if not swapped and not any(type(module) in _THEIRS for module in model.modules()):
+        warnings.warn(
+            "model: expected a torch.nn.LSTM or LSTMCell in it, found none; nothing was changed", stacklevel=2
+        )
+    if report:
+        for title, lines in (("swapped", swapped), ("left", left)):
+            print(f"{title}: {len(lines)}", *lines, sep="\n  ")
+    return model
+
+
+def restore(model: Model) -> Model:
+    """Undo :func:`accelerate`, before ONNX export or scripting; returns the model. TypeError if it is not a module."""
+    _require_module(model)
+    for module in model.modules():
+        theirs = _THEIRS.get(type(module))
+        if theirs is not None:
+            module.__class__ = theirs
+    return model
+
+
+def _require_module(model: object) -> None:
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+
+
+def _why_left(module: torch.nn.Module) -> str:
+    if isinstance(module, (torch.nn.LSTM, torch.nn.LSTMCell)):
+        return "a subclass, whose forward is its own"
+    return "lstm_fast has no such cell yet"
