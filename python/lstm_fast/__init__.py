@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 from . import ops, reference
 from .clip import clip_grad_norm, clip_grad_value
 from .config import get_num_threads, isa, set_isa, set_num_threads, set_spare_memory, show_config, threads
 from .layers import LSTM, Gradients
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """``lstm_fast.torch`` without an import of its own; PyTorch is imported only then."""
+    if name == "torch":
+        return importlib.import_module(".torch", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "LSTM",

@@ -30,7 +30,7 @@ def run(name: str, plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Seque
         return _formula.stack(plan, x, h0, c0, _grouped(weights))
     _counters.native[name] += 1
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, h0, c0, *weights)):
-        return _Stack.apply(plan, x, h0, c0, *weights)  # type: ignore[no-any-return]
+        return _Stack.apply(plan, x, h0, c0, *weights)  # type: ignore[no-any-return, no-untyped-call]
     y, hn, cn, _ = _forward(plan, x, h0, c0, weights, save=False)
     return torch.from_numpy(y), torch.from_numpy(hn), torch.from_numpy(cn)
 

@@ -18,6 +18,7 @@ Weights = Sequence[Tensor | None]  # w_ih, w_hh, b_ih, b_hh, w_hr
 
 def stack(plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Weights]) -> tuple[Tensor, Tensor, Tensor]:
     """Return y, hn and cn as the kernels do: x [T,B,I], or [N,I] if the plan is packed; states [L*D,B,.]."""
+    lengths: Tensor | None
     if plan.batch_sizes is not None:
         steps, rows = _places(plan.batch_sizes)
         padded = x.new_zeros(len(plan.batch_sizes), int(plan.batch_sizes[0]), x.shape[-1])
@@ -38,7 +39,8 @@ def stack(plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Weigh
             cn.append(c)
         x = torch.cat(outputs, dim=-1) if len(outputs) > 1 else outputs[0]
         if plan.dropout > 0 and layer < plan.layers - 1:
-            scale = reference.dropout_scale(plan.seed, layer, tuple(x.shape[:2]) + (x.shape[-1],), plan.dropout)
+            shape = (x.shape[0], x.shape[1], x.shape[2])
+            scale = reference.dropout_scale(plan.seed, layer, shape, plan.dropout)
             x = x * torch.as_tensor(scale, dtype=x.dtype)
     if plan.batch_sizes is not None:
         x = x[steps, rows]
@@ -56,7 +58,8 @@ def _direction(
     x: Tensor, h: Tensor, c: Tensor, weights: Weights, lengths: Tensor | None, reverse: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     w_ih, w_hh, b_ih, b_hh, w_hr = weights
-    assert w_ih is not None and w_hh is not None
+    assert w_ih is not None
+    assert w_hh is not None
     steps = x.shape[0]
     found: list[Tensor] = []
     for t in reversed(range(steps)) if reverse else range(steps):

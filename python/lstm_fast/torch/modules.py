@@ -32,7 +32,7 @@ def _left_to_torch(x: Any, others: Any) -> str | None:
             return "tensors of different types, dtypes or devices"
     if torch.is_autocast_enabled("cpu"):
         return "autocast"
-    if torch.jit.is_tracing():
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return "tracing"
     return None
 
@@ -46,7 +46,7 @@ class LSTM(torch.nn.LSTM):
     computed by PyTorch. Errors are PyTorch's; ValueError and TypeError for wrong lengths.
     """
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None = None, *, lengths: Any = None
     ) -> tuple[Any, tuple[Tensor, Tensor]]:
         if isinstance(input, PackedSequence):
@@ -58,10 +58,7 @@ class LSTM(torch.nn.LSTM):
                 raise NotImplementedError(f"lengths: expected a batch that the kernels compute, got {reason}")
             return self._parent(input, hx, reason)
         batched = input.dim() == 3
-        if not batched:
-            x = input[:, None]
-        else:
-            x = input.transpose(0, 1) if self.batch_first else input
+        x = self._time_major(input) if batched else input[:, None]
         if hx is None:
             h0, c0 = self._zeros(x, x.shape[1])
         else:
@@ -72,7 +69,11 @@ class LSTM(torch.nn.LSTM):
         y, hn, cn = run(type(self).__name__, plan, x, h0, c0, weights)
         if not batched:
             return y[:, 0], (hn[:, 0], cn[:, 0])
-        return y.transpose(0, 1) if self.batch_first else y, (hn, cn)
+        return self._time_major(y), (hn, cn)
+
+    def _time_major(self, batch: Tensor) -> Tensor:
+        """[T,B,.] from what the user calls input; its own inverse."""
+        return batch.transpose(0, 1) if self.batch_first else batch
 
     def _packed(
         self, input: PackedSequence, hx: tuple[Tensor, Tensor] | None, lengths: Any
@@ -87,7 +88,7 @@ class LSTM(torch.nn.LSTM):
         if not reason and hx is not None:
             reason = self._wrong_states(x, hx, int(batch_sizes[0]), 3)
         if reason:
-            return self._parent(input, hx, reason)  # type: ignore[return-value]
+            return self._parent(input, hx, reason)
         if hx is None:
             h0, c0 = self._zeros(x, int(batch_sizes[0]))
         else:
@@ -97,10 +98,10 @@ class LSTM(torch.nn.LSTM):
         output = PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices)
         return output, self.permute_hidden((hn, cn), unsorted_indices)
 
-    def _parent(self, input: Any, hx: Any, reason: str) -> Any:
-        result = super().forward(input, hx)
+    def _parent(self, input: Any, hx: Any, reason: str) -> tuple[Any, tuple[Tensor, Tensor]]:
+        output, states = super().forward(input, hx)
         _counters.note(_counters.fallback, reason)
-        return result
+        return output, states
 
     def _weights(self) -> list[Tensor | None]:
         """The parameters as they are now, KINDS for each layer and direction."""

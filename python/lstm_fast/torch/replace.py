@@ -19,8 +19,8 @@ def accelerate(model: Model, report: bool = False) -> Model:
     """Let every ``torch.nn.LSTM`` and ``torch.nn.LSTMCell`` in the model compute with lstm_fast; returns the model.
 
     In place: the modules change their class and keep their parameters, hooks and state. Subclasses are left alone,
-    since their forward is their own. ``report=True`` prints what was swapped and what was left, and why. Warns when there
-    was nothing to swap. TypeError if model is not a module.
+    since their forward is their own. ``report=True`` prints what was swapped and what was left, and why. Warns when
+    there was nothing to swap. TypeError if model is not a module.
     """
     _require_module(model)
     swapped, left = [], []
