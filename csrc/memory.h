@@ -1,5 +1,5 @@
-// Memory of the workspace and the reserve. What a call gives back is kept for the next one: fresh pages from the system
-// cost a training forward 4 to 15 % of its time.
+// Memory of the workspace and the reserve. What a call gives back is kept for the next one, since fresh pages from the
+// system take time: docs/design.md says how much.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +12,7 @@ inline constexpr std::size_t reserve_alignment = 64;
 class Block {
  public:
   Block() = default;
-  explicit Block(std::size_t bytes);  // throws std::bad_alloc
+  explicit Block(std::size_t bytes);  // throws std::bad_alloc; none: null
   Block(Block&& other) noexcept;
   Block& operator=(Block&& other) noexcept;
   ~Block();
@@ -26,7 +26,8 @@ class Block {
   std::size_t capacity_ = 0;
 };
 
-// How many bytes are kept at most, for all threads together. What is kept beyond a new limit is freed.
+// How many bytes are kept at most, for all threads together. What is kept beyond a new limit is freed, at the latest
+// when the next block is given back.
 std::size_t spare_memory_limit();
 void set_spare_memory_limit(std::size_t bytes);
 

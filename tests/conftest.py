@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
-import sys
+import os
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -27,6 +27,15 @@ else:
     settings.load_profile("lstm_fast")
 
 
+_stderr = 2
+
+
+def pytest_configure() -> None:
+    """Keep the terminal's stderr for the last words of a hanging test: pytest takes the one of that number away."""
+    global _stderr
+    _stderr = os.dup(2)
+
+
 @pytest.fixture(autouse=True)
 def _settings_stay_as_they_were() -> Iterator[None]:
     before = lf.isa(), lf.get_num_threads(), core.spare_memory_limit()
@@ -41,7 +50,7 @@ def team() -> Iterator[None]:
     """Lets small problems, too, use as many threads as lf.set_num_threads says; core.threads_used() proves it."""
     core.use_team_always(True)
     # A barrier that is never passed cannot be interrupted: say where, and end the run.
-    faulthandler.dump_traceback_later(120, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(120, exit=True, file=_stderr)
     yield
     faulthandler.cancel_dump_traceback_later()
     core.use_team_always(False)

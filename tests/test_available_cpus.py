@@ -41,6 +41,7 @@ def cgroups(tmp_path):
         ("1600000 100000", 8),
         ("", 8),
         ("what", 8),
+        ("100000 0", 8),
     ],
 )
 def test_version_2(cgroups, quota, cpus):
@@ -68,6 +69,17 @@ def test_version_1(cgroups, controllers, quota, cpus):
     files = {group + "cpu.cfs_quota_us": quota + "\n", group + "cpu.cfs_period_us": "100000\n"}
     files["memory/docker/job/cpu.cfs_quota_us"] = "100000\n"
     assert cgroups(f"5:memory:/docker/job\n3:{controllers}:/docker/job\n0::/\n", files) == cpus
+
+
+def test_version_1_with_controllers_in_another_order(cgroups):
+    """As on CentOS 7: the kernel says cpuacct,cpu; the folder is cpu,cpuacct, and cpu a link to it."""
+    files = {"cpu/job/cpu.cfs_quota_us": "200000\n", "cpu/job/cpu.cfs_period_us": "100000\n"}
+    assert cgroups("4:cpuacct,cpu:/job\n", files) == 2
+
+
+def test_a_name_that_is_no_text(tmp_path):
+    (tmp_path / "membership").write_bytes(b"0::/job-\xff\n")
+    assert available_cpus(str(tmp_path / "membership"), str(tmp_path)) == 8
 
 
 def test_no_cgroups(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import textwrap
 from concurrent.futures import ThreadPoolExecutor
 
 import lstm_fast as lf
@@ -59,6 +60,58 @@ def test_the_limit_holds_and_the_oldest_go():
     assert kept > 1 << 20
     lf.set_spare_memory(kept // 2)
     assert 0 < core.spare_memory() <= kept // 2
+
+
+def test_the_oldest_go_first():
+    """Of two sizes, the one used last is kept, and serves again."""
+    small, large = draw(30, 2, 8, 32), draw(30, 13, 8, 32)
+    solve(large)
+    most = core.spare_memory()
+    solve(small)
+    newer = core.spare_memory() - most
+    lf.set_spare_memory(newer)
+    kept = core.spare_memory()
+    assert kept > 0
+    solve(small)
+    assert core.spare_memory() == kept
+
+
+def test_a_smaller_limit_heals_what_was_given_back_meanwhile():
+    """Threads give and take all the time; whatever comes in between, nothing is left in the end."""
+    problem = draw(20, 4, 8, 32)
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(20):
+            lf.set_spare_memory(1 << 24)
+            running = [pool.submit(solve, problem) for _ in range(16)]
+            lf.set_spare_memory(0)
+            for each in running:
+                each.result()
+            solve(problem)
+            assert core.spare_memory() == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+def test_what_is_kept_makes_no_call_fail():
+    """A call whose reserve fits only where kept memory stands."""
+    script = """
+        import resource
+        import numpy as np
+        import lstm_fast as lf
+        from lstm_fast import _lstm_fast_core as core
+        layer = lf.LSTM(8, 64, seed=0)
+        def used():
+            return int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        before = used()
+        x = np.ones((3000, 40, 8), np.float32)
+        layer.forward(x[:1000])
+        layer.forward(x[:1700])
+        resource.setrlimit(resource.RLIMIT_AS, (used() + (30 << 20),) * 2)
+        kept = core.spare_memory()
+        layer.forward(x[:2000])  # 200 MB
+        print(kept > 100 << 20)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "True", done.stderr
 
 
 def test_a_small_problem_takes_no_huge_block():

@@ -304,6 +304,28 @@ def test_interrupt_of_a_long_call_of_the_team(direction):
     assert run(script, direction) == ["interrupted", "4", "again", "True"]
 
 
+def test_interrupt_in_a_child_forked_by_another_thread():
+    """Its one thread is the main one there, whatever it was in the parent."""
+    script = """
+        def fork():
+            child = os.fork()
+            if child:
+                return print(os.waitpid(child, 0)[1])
+            signal.signal(signal.SIGALRM, signal.default_int_handler)
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            lf.set_isa("scalar")
+            try:
+                lf.LSTM(64, 64, seed=0)(np.broadcast_to(np.ones((1, 1, 64), np.float32), (60_000, 8, 64)))
+            except KeyboardInterrupt:
+                print("interrupted", flush=True)
+            os._exit(0)
+        thread = threading.Thread(target=fork)
+        thread.start()
+        thread.join()
+    """
+    assert run(script) == ["interrupted", "0"]
+
+
 def test_handlers_may_call_the_library():
     """A signal's Python handler runs inside the call that was interrupted, and finds the team taken."""
     script = """

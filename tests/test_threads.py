@@ -115,6 +115,15 @@ def test_number_used_is_that_of_the_own_last_call(team):
     assert core.threads_used() == 3
 
 
+def test_upper_layers_count_as_work():
+    """One layer of these sizes is too little to wake a team, four are not: 5e7 flops."""
+    lf.set_num_threads(2)
+    x = np.ones((75, 16, 1), np.float32)
+    for layers, used in ((1, 1), (4, 2)):
+        lf.LSTM(1, 64, layers, seed=0)(x)
+        assert core.threads_used() == used
+
+
 # --- who decides ------------------------------------------------------------------------------------------------------
 
 

@@ -23,7 +23,7 @@ def available_cpus(membership: str = "/proc/self/cgroup", mount: str = "/sys/fs/
 def _quotas(membership: Path, mount: Path) -> Iterator[float]:
     """Every quota that holds, in CPUs."""
     try:
-        lines = membership.read_text().splitlines()
+        lines = membership.read_text(errors="surrogateescape").splitlines()
     except OSError:
         return  # no cgroups
     for line in lines:
@@ -31,7 +31,8 @@ def _quotas(membership: Path, mount: Path) -> Iterator[float]:
         controllers, _, path = rest.partition(":")
         if controllers and "cpu" not in controllers.split(","):
             continue
-        base = mount / controllers if controllers else mount
+        # The mount may name the controllers in another order; a link of each one's own name stands beside it.
+        base = mount if not controllers else next(filter(Path.is_dir, (mount / controllers, mount / "cpu")), mount)
         # In a container the path may be the host's and be missing here: what is mounted then is the container's own.
         inside = PurePosixPath(path.lstrip("/"))
         for group in (inside, *inside.parents):
@@ -44,7 +45,7 @@ def _quota_v2(group: Path) -> float | None:
     try:
         quota, period = (group / "cpu.max").read_text().split()
         return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
+    except (OSError, ValueError, ZeroDivisionError):
         return None  # the root has no such file
 
 
@@ -52,5 +53,5 @@ def _quota_v1(group: Path) -> float | None:
     try:
         quota = int((group / "cpu.cfs_quota_us").read_text())
         return None if quota < 0 else quota / int((group / "cpu.cfs_period_us").read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, ZeroDivisionError):
         return None

@@ -89,8 +89,8 @@ def threads(n: int) -> Iterator[None]:
 def set_spare_memory(nbytes: int) -> None:
     """Keep at most nbytes of the memory that calls give back for the next calls; 0 keeps nothing.
 
-    Until then ``LSTM_FAST_SPARE_MB`` MiB, else 256 MiB. Fresh memory from the system costs a training step up to a
-    quarter of its time. TypeError if nbytes is not an integer, ValueError if it is below 0.
+    Until then ``LSTM_FAST_SPARE_MB`` MiB, else 256 MiB. Fresh memory from the system takes time. TypeError if nbytes is
+    not an integer, ValueError if it is below 0.
     """
     _core.set_spare_memory_limit(integer(nbytes, "nbytes", 0, 2**63 - 1))
 

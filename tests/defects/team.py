@@ -115,7 +115,7 @@ DEFECTS = [
         "m1",
         "a kept block that is too small",
         MEMORY,
-        "if (capacity < bytes || capacity / 2 > bytes) continue;",
+        "if (capacity < bytes || capacity - bytes > bytes / 4) continue;",
         "if (capacity < bytes / 2 || capacity / 2 > bytes) continue;",
     ),
     replaced(
@@ -131,5 +131,23 @@ DEFECTS = [
         LAYERS_BACKWARD,
         "std::fill_n(work.dw_hh, g.gates * g.padded_H * g.Ho, T(0));",
         "static_cast<void>(work.dw_hh);",
+    ),
+    replaced("m4", "kept memory not freed when there is no other", MEMORY, "    spares.shrink(0);\n", ""),
+    replaced(
+        "m5",
+        "the newest goes first",
+        MEMORY,
+        "dropped->add(remove(0));",
+        "dropped->add(remove(count_ - 1));",
+    ),
+    replaced(
+        "t15", "a child's main thread is its parent's", GIL, "main_thread.store(PyThread_get_thread_ident());", ""
+    ),
+    replaced(
+        "t16",
+        "upper layers do not count as work",
+        STACK,
+        "above * (shape.layers - 1)",
+        "0 * above * (shape.layers - 1)",
     ),
 ]
