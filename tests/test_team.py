@@ -26,6 +26,7 @@ PREAMBLE = f"""
     faulthandler.dump_traceback_later({SECONDS}, exit=True)
     import os, signal, sys, threading, time, warnings
     warnings.simplefilter("ignore", DeprecationWarning)  # of newer Pythons, about forks of processes with threads
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell runs in the background
     import numpy as np
     import lstm_fast as lf
     from lstm_fast import _lstm_fast_core as core
