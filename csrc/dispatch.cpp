@@ -23,10 +23,8 @@ const Isa* const isas[] = {
 
 std::atomic<const Isa*> chosen{nullptr};
 
-const Isa& find_isa(std::string_view name, const char* source) {
-  for (const Isa* isa : isas) {
-    if (name == isa->name && isa->usable()) return *isa;
-  }
+const Isa& require_isa(std::string_view name, const char* source) {
+  if (const Isa* found = find_isa(name)) return *found;
   std::string choices;
   for (const char* usable : isas_usable()) choices += (choices.empty() ? "" : ", ") + std::string(usable);
   throw std::invalid_argument(std::string(source) + ": expected one of " + choices + ", got '" + std::string(name) +
@@ -44,16 +42,23 @@ std::vector<const char*> names_of(Accept accept) {
 
 }  // namespace
 
+const Isa* find_isa(std::string_view name) {
+  for (const Isa* isa : isas) {
+    if (name == isa->name && isa->usable()) return isa;
+  }
+  return nullptr;
+}
+
 const Isa& active_isa() {
   if (const Isa* isa = chosen.load(std::memory_order_acquire)) return *isa;
   const char* wanted = std::getenv("LSTM_FAST_ISA");
-  const Isa& isa = wanted && *wanted ? find_isa(wanted, "LSTM_FAST_ISA") : find_isa(isas_usable().front(), "isa");
+  const Isa& isa = wanted && *wanted ? require_isa(wanted, "LSTM_FAST_ISA") : require_isa(isas_usable().front(), "isa");
   const Isa* nobody = nullptr;
   chosen.compare_exchange_strong(nobody, &isa);
   return *chosen.load(std::memory_order_acquire);
 }
 
-void set_isa(std::string_view name) { chosen.store(&find_isa(name, "name"), std::memory_order_release); }
+void set_isa(std::string_view name) { chosen.store(&require_isa(name, "name"), std::memory_order_release); }
 
 const char* isa_name(const Isa& isa) { return isa.name; }
 

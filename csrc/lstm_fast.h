@@ -37,6 +37,7 @@ struct Isa;
 // variable names none of them.
 const Isa& active_isa();
 void set_isa(std::string_view name);  // throws std::invalid_argument with the choices
+const Isa* find_isa(std::string_view name);  // null: not one that this CPU runs
 const char* isa_name(const Isa& isa);
 std::vector<const char*> isas_built();
 std::vector<const char*> isas_usable();  // best first

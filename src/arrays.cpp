@@ -181,4 +181,16 @@ py::array empty_bytes(std::size_t bytes) {
   return py::array(py::dtype::of<std::uint8_t>(), {static_cast<py::ssize_t>(bytes)}, data, owner_of(std::move(block)));
 }
 
+py::array require_bytes(const py::object& value, std::size_t bytes) {
+  if (!is_plain_array(value)) throw py::type_error("block: expected a numpy.ndarray of bytes, got " + type_name(value));
+  auto block = py::reinterpret_borrow<py::array>(value);
+  if (block.itemsize() != 1 || static_cast<std::size_t>(block.nbytes()) < bytes ||
+      (block.flags() & py::array::c_style) == 0 ||
+      reinterpret_cast<std::uintptr_t>(block.data()) % reserve_alignment != 0) {
+    throw py::value_error("block: expected " + std::to_string(bytes) + " dense bytes aligned to " +
+                          std::to_string(reserve_alignment) + ", got " + std::to_string(block.nbytes()));
+  }
+  return block;
+}
+
 }  // namespace lstm_fast::python

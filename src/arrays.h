@@ -44,6 +44,9 @@ py::array empty_array(char code, const Dims& dims);
 // The same of bytes, aligned to reserve_alignment.
 py::array empty_bytes(std::size_t bytes);
 
+// value as an array of at least that many bytes, aligned to reserve_alignment. ValueError for anything else.
+py::array require_bytes(const py::object& value, std::size_t bytes);
+
 // Without NumPy's check of the writeable flag: constness follows from what the kernels' argument structs promise.
 template <class T>
 T* data_of(const py::array& array) {

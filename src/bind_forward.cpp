@@ -36,6 +36,7 @@ struct Request {
   Dropout dropout;
   Form form;
   int threads;
+  py::object block;  // bytes for the reserve, at least as many as it takes; None: our own
 };
 
 // H and P, from the weights of the first layer.
@@ -126,7 +127,8 @@ py::tuple forward_of(const Request& request) {
   };
   std::unique_ptr<Reserve> reserve;
   if (request.save) {
-    const py::array block = empty_bytes(reserve_bytes<T>(isa, Cell::lstm, shape, args.lengths, dropout.p > 0));
+    const std::size_t bytes = reserve_bytes<T>(isa, Cell::lstm, shape, args.lengths, dropout.p > 0);
+    const py::array block = request.block.is_none() ? empty_bytes(bytes) : require_bytes(request.block, bytes);
     args.reserve = data_of<std::byte>(block);
     reserve.reset(new Reserve{
         .isa = &isa,
@@ -156,9 +158,9 @@ py::tuple forward_of(const Request& request) {
 
 py::tuple lstm_forward(const py::object& x, const py::object& h0, const py::object& c0, const py::list& weights,
                        const py::object& lengths, int layers, int directions, bool reverse, bool save, double dropout,
-                       std::uint64_t seed, Form form, int threads) {
+                       std::uint64_t seed, Form form, int threads, const py::object& block) {
   const auto run = float_dtype(x, "x") == 'f' ? forward_of<float> : forward_of<double>;
-  return run({x, h0, c0, weights, lengths, layers, directions, reverse, save, {dropout, seed}, form, threads});
+  return run({x, h0, c0, weights, lengths, layers, directions, reverse, save, {dropout, seed}, form, threads, block});
 }
 
 }  // namespace
@@ -166,7 +168,8 @@ py::tuple lstm_forward(const py::object& x, const py::object& h0, const py::obje
 void bind_forward(py::module_& module) {
   module.def("lstm_forward", lstm_forward, py::arg("x"), py::arg("h0"), py::arg("c0"), py::arg("weights"),
              py::arg("lengths"), py::arg("layers"), py::arg("directions"), py::arg("reverse"), py::arg("save"),
-             py::arg("dropout"), py::arg("seed"), py::arg("form"), py::arg("threads") = 0);
+             py::arg("dropout"), py::arg("seed"), py::arg("form"), py::arg("threads") = 0,
+             py::arg("block") = py::none());
 }
 
 }  // namespace lstm_fast::python

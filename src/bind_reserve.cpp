@@ -3,6 +3,9 @@
 
 #include <pybind11/native_enum.h>
 
+#include <memory>
+#include <string>
+
 #include "bindings.h"
 #include "without_gil.h"
 
@@ -54,6 +57,42 @@ py::tuple release(Reserve& reserve) {
   return py::make_tuple(saved.x, saved.y, saved.block);
 }
 
+const Isa& isa_named(const std::string& name) {
+  const Isa* found = find_isa(name);
+  if (!found) throw py::value_error("isa: expected one of this CPU's, got '" + name + "'");
+  return *found;
+}
+
+// A reserve without its arrays, of a forward that is known by its shape alone.
+std::unique_ptr<Reserve> describe(const std::string& isa, char code, index T, index B, index I, index H, index P,
+                                  int layers, int directions, const py::object& lengths, bool packed, double dropout,
+                                  std::uint64_t seed, bool biased) {
+  const bool ragged = !lengths.is_none();
+  const Dims found = !ragged ? Dims{} : packed ? require_batch_sizes(lengths, T) : require_lengths(lengths, B, T);
+  return std::unique_ptr<Reserve>(new Reserve{
+      .isa = &isa_named(isa),
+      .shape = {.T = !packed         ? T
+                     : found.empty() ? 0
+                                     : found[0],
+                .B = B,
+                .I = I,
+                .H = H,
+                .P = P,
+                .layers = layers,
+                .directions = directions,
+                .packed = packed},
+      .lengths = found,
+      .ragged = ragged,
+      .rows = T,
+      .dropout = {dropout, seed},
+      .code = code,
+      .has_b_ih = biased,
+      .has_b_hh = biased,
+      .form = packed ? Form::packed : Form::stack,
+      .saved = std::nullopt,
+  });
+}
+
 }  // namespace
 
 void bind_reserve(py::module_& module) {
@@ -69,6 +108,9 @@ void bind_reserve(py::module_& module) {
                              [](const Reserve& reserve) { return py::make_tuple(reserve.has_b_ih, reserve.has_b_hh); })
       .def("states", reserve_states, py::arg("layer"), py::arg("direction"))
       .def("release", release);
+  module.def("describe_reserve", describe, py::arg("isa"), py::arg("code"), py::arg("steps"), py::arg("batch"),
+             py::arg("inputs"), py::arg("hidden"), py::arg("proj"), py::arg("layers"), py::arg("directions"),
+             py::arg("lengths"), py::arg("packed"), py::arg("dropout"), py::arg("seed"), py::arg("biased"));
   py::native_enum<Form>(module, "Form", "enum.Enum", "How a call shapes its arrays.")
       .value("layer", Form::layer)
       .value("stack", Form::stack)

@@ -15,6 +15,23 @@ class Reserve:
     def states(self, layer: int, direction: int) -> tuple[Array, Array]: ...
     def release(self) -> tuple[Array, Array, Array]: ...
 
+def describe_reserve(
+    isa: str,
+    code: str,
+    steps: int,
+    batch: int,
+    inputs: int,
+    hidden: int,
+    proj: int,
+    layers: int,
+    directions: int,
+    lengths: object,
+    packed: bool,
+    dropout: float,
+    seed: int,
+    biased: bool,
+) -> Reserve: ...
+
 class Form:
     layer: Form
     stack: Form
@@ -35,6 +52,7 @@ def lstm_forward(
     seed: int,
     form: Form,
     threads: int = 0,
+    block: object = None,
 ) -> tuple[Array, Array, Array, Reserve | None]: ...
 def lstm_backward(
     reserve: Reserve,

@@ -1,12 +1,16 @@
 """Drop-in LSTM modules for PyTorch on the CPU: ``model = lstm_fast.torch.accelerate(model)``.
 
-Needs PyTorch 2.4 or later, which lstm_fast neither links against nor installs.
+Needs PyTorch 2.4 or later, which lstm_fast neither links against nor installs. Importing this sets
+``torch._dynamo.config.allow_rnn``, without which ``torch.compile`` refuses every module derived from torch.nn.LSTM.
 """
 
 from __future__ import annotations
 
+from ._compiler import let_compilers_in
 from ._counters import stats
 from .modules import LSTM, LSTMCell
 from .replace import accelerate, restore
+
+let_compilers_in()
 
 __all__ = ["LSTM", "LSTMCell", "accelerate", "restore", "stats"]

@@ -24,14 +24,18 @@ def run(name: str, plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Seque
     ``name`` is that of the module's class, for :func:`stats`. x [T,B,I], or [N,I] if the plan is packed; states
     [L*D,B,.]; weights one after the other, KINDS for each layer and direction.
     """
+    if torch.compiler.is_compiling():
+        from . import _library  # its operators are made at import, which nobody else should pay for
+
+        return _library.call(plan, x, h0, c0, weights)
     reason = _unsupported()
     if reason:
         _counters.note(_counters.formula, reason)
-        return _formula.stack(plan, x, h0, c0, _grouped(weights))
+        return _formula.stack(plan, x, h0, c0, grouped(weights))
     _counters.native[name] += 1
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, h0, c0, *weights)):
         return _Stack.apply(plan, x, h0, c0, *weights)  # type: ignore[no-any-return, no-untyped-call]
-    y, hn, cn, _ = _forward(plan, x, h0, c0, weights, save=False)
+    y, hn, cn, _ = forward(plan, x, h0, c0, weights, save=False)
     return torch.from_numpy(y), torch.from_numpy(hn), torch.from_numpy(cn)
 
 
@@ -44,11 +48,11 @@ def _unsupported() -> str | None:
     return None
 
 
-def _grouped(weights: Sequence[Any]) -> list[tuple[Any, ...]]:
+def grouped(weights: Sequence[Any]) -> list[tuple[Any, ...]]:
     return [tuple(weights[at : at + KINDS]) for at in range(0, len(weights), KINDS)]
 
 
-def _array(tensor: Tensor | None) -> Any:
+def array(tensor: Tensor | None) -> Any:
     """The same memory as a NumPy array."""
     if tensor is None:
         return None
@@ -56,24 +60,32 @@ def _array(tensor: Tensor | None) -> Any:
     return (tensor.resolve_neg() if tensor.is_neg() else tensor).numpy()
 
 
-def _forward(
-    plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Tensor | None], save: bool
+def forward(
+    plan: Plan,
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    weights: Sequence[Tensor | None],
+    save: bool,
+    block: Tensor | None = None,
 ) -> tuple[Any, Any, Any, Any]:
+    """Outputs as NumPy arrays, and the reserve if ``save``, in the given block if there is one."""
     packed = plan.batch_sizes is not None
     return _core.lstm_forward(
-        _array(x),
-        _array(h0),
-        _array(c0),
-        _grouped([_array(weight) for weight in weights]),
-        _array(plan.batch_sizes) if packed else plan.lengths,
+        array(x),
+        array(h0),
+        array(c0),
+        grouped([array(weight) for weight in weights]),
+        array(plan.batch_sizes) if packed else plan.lengths,
         plan.layers,
         plan.directions,
         False,
         save,
         plan.dropout,
-        plan.seed,
+        int(plan.seed),
         _core.Form.packed if packed else _core.Form.stack,
         torch.get_num_threads(),
+        array(block),
     )
 
 
@@ -82,7 +94,7 @@ class _Stack(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, *weights: Tensor | None) -> Outputs:
-        _, hn, cn, reserve = _forward(plan, x, h0, c0, weights, save=True)
+        _, hn, cn, reserve = forward(plan, x, h0, c0, weights, save=True)
         _, y, block = reserve.release()
         y = torch.from_numpy(y)
         ctx.plan, ctx.reserve = plan, reserve
@@ -98,8 +110,8 @@ class _Stack(torch.autograd.Function):
             return (None,) * (1 + len(wanted))
         if torch.is_grad_enabled():
             return (None, *_differentiable_backward(ctx.plan, wanted, gradients, x, h0, c0, weights))
-        dy, dhn, dcn = (_array(gradient) for gradient in gradients)
-        groups = _grouped(wanted[3:])
+        dy, dhn, dcn = (array(gradient) for gradient in gradients)
+        groups = grouped(wanted[3:])
         kinds = [(w_ih, w_hh, b_ih or b_hh, w_hr) for w_ih, w_hh, b_ih, b_hh, w_hr in groups]
         dx, dh0, dc0, found = _core.lstm_backward(
             ctx.reserve,
@@ -107,7 +119,7 @@ class _Stack(torch.autograd.Function):
             dhn,
             dcn,
             (wanted[0], wanted[1], wanted[2], kinds),
-            (_array(x), _array(y), _array(block)),
+            (array(x), array(y), array(block)),
             torch.get_num_threads(),
         )
         parameters = []
@@ -132,7 +144,7 @@ def _differentiable_backward(
     with torch.enable_grad():
         # Views: their history leads to the saved tensors, and they are no leaves of another graph.
         inputs = [None if t is None else t.view_as(t) for t in (x, h0, c0, *weights)]
-        outputs = _formula.stack(plan, inputs[0], inputs[1], inputs[2], _grouped(inputs[3:]))  # type: ignore[arg-type]
+        outputs = _formula.stack(plan, inputs[0], inputs[1], inputs[2], grouped(inputs[3:]))  # type: ignore[arg-type]
         chosen = [t for t, want in zip(inputs, wanted, strict=True) if want]
         given = [(o, g) for o, g in zip(outputs, gradients, strict=True) if g is not None]
         found = iter(

@@ -40,7 +40,7 @@ def stack(plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Weigh
         x = torch.cat(outputs, dim=-1) if len(outputs) > 1 else outputs[0]
         if plan.dropout > 0 and layer < plan.layers - 1:
             shape = (x.shape[0], x.shape[1], x.shape[2])
-            scale = reference.dropout_scale(plan.seed, layer, shape, plan.dropout)
+            scale = reference.dropout_scale(int(plan.seed), layer, shape, plan.dropout)
             x = x * torch.as_tensor(scale, dtype=x.dtype)
     if plan.batch_sizes is not None:
         x = x[steps, rows]

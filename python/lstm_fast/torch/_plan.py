@@ -14,6 +14,6 @@ class Plan(NamedTuple):
     layers: int = 1
     directions: int = 1
     dropout: float = 0.0  # 0 unless training
-    seed: int = 0  # of the masks
-    lengths: NDArray[Any] | None = None  # of a padded batch
+    seed: int | Tensor = 0  # of the masks; a tensor under the compiler
+    lengths: NDArray[Any] | Tensor | None = None  # of a padded batch; a tensor under the compiler
     batch_sizes: Tensor | None = None  # of a packed one

@@ -13,13 +13,18 @@ from . import _counters
 from ._call import KINDS, run
 from ._plan import Plan
 
-_PLAIN = (Tensor, torch.nn.Parameter)
+_PLAIN = (Tensor, torch.nn.Parameter)  # other types may stand for anything
 _DTYPES = (torch.float32, torch.float64)
+
+
+def _is_plain(value: Any) -> bool:
+    # Under the compiler tensors are of its own types, and the operators know what to do with them.
+    return type(value) in _PLAIN or (torch.compiler.is_compiling() and isinstance(value, Tensor))
 
 
 def _left_to_torch(x: Any, others: Any) -> str | None:
     """Why PyTorch has to compute this: the reason, or None. It also says what is wrong with an input, in its words."""
-    if type(x) not in _PLAIN:
+    if not _is_plain(x):
         return f"an input of type {type(x).__name__}"
     if x.device.type != "cpu":
         return f"a tensor on {x.device.type}"
@@ -28,7 +33,7 @@ def _left_to_torch(x: Any, others: Any) -> str | None:
     if x.layout is not torch.strided:
         return f"layout {x.layout}"
     for other in others:
-        if other is not None and (type(other) not in _PLAIN or other.dtype != x.dtype or other.device != x.device):
+        if other is not None and (not _is_plain(other) or other.dtype != x.dtype or other.device != x.device):
             return "tensors of different types, dtypes or devices"
     if torch.is_autocast_enabled("cpu"):
         return "autocast"
@@ -120,8 +125,8 @@ class LSTM(torch.nn.LSTM):
         layers, directions = self.num_layers, 2 if self.bidirectional else 1
         if not (self.training and self.dropout > 0 and layers > 1):
             return Plan(layers, directions)
-        seed = int(torch.empty((), dtype=torch.int64).random_())
-        return Plan(layers, directions, self.dropout, seed)
+        seed = torch.randint(2**63 - 1, ())
+        return Plan(layers, directions, self.dropout, seed if torch.compiler.is_compiling() else int(seed))
 
     def _zeros(self, x: Tensor, batch: int) -> tuple[Tensor, Tensor]:
         count = self.num_layers * (2 if self.bidirectional else 1)
@@ -141,7 +146,7 @@ class LSTM(torch.nn.LSTM):
     def _wrong_states(self, x: Tensor, hx: Any, batch: int, dim: int) -> str | None:
         count = self.num_layers * (2 if self.bidirectional else 1)
         for state, width in zip(hx, (self.proj_size or self.hidden_size, self.hidden_size), strict=True):
-            if type(state) not in _PLAIN or state.dtype != x.dtype or state.device != x.device:
+            if not _is_plain(state) or state.dtype != x.dtype or state.device != x.device:
                 return "states of another type, dtype or device than the input"
             if state.shape != ((count, batch, width) if dim == 3 else (count, width)):
                 return "states of another size than expected"
@@ -149,6 +154,8 @@ class LSTM(torch.nn.LSTM):
 
 
 def _lengths(lengths: Any, x: Tensor) -> Any:
+    if torch.compiler.is_compiling():  # checked by the kernels
+        return torch.as_tensor(lengths)
     found = np.asarray(lengths.cpu() if isinstance(lengths, Tensor) else lengths)
     if found.dtype.kind not in "iu":
         raise TypeError(f"lengths: expected integers, got dtype {found.dtype}")
@@ -185,7 +192,7 @@ class LSTMCell(torch.nn.LSTMCell):
         if hx is None:
             return None
         for state in hx:
-            if type(state) not in _PLAIN or state.dtype != input.dtype or state.device != input.device:
+            if not _is_plain(state) or state.dtype != input.dtype or state.device != input.device:
                 return "states of another type, dtype or device than the input"
             if state.shape != (*input.shape[:-1], self.hidden_size):
                 return "states of another size than expected"

@@ -1,0 +1,269 @@
+"""The kernels as operators of torch.library, for torch.compile and torch.export: no graph break, any T and B.
+
+Eager calls do not come here: an operator of this kind costs several times the call itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _lstm_fast_core as _core
+from . import _counters
+from ._call import KINDS, array, forward, grouped
+from ._plan import Plan
+
+# What both operators know of a call beside its tensors. biased, projected: which of the KINDS of weights there are.
+_OPTIONS = "Tensor? lengths, bool packed, int layers, int directions, bool biased, bool projected, float dropout"
+
+torch.library.define(
+    "lstm_fast::lstm",
+    f"(Tensor x, Tensor h0, Tensor c0, Tensor[] weights, Tensor? seed, {_OPTIONS}, bool save)"
+    " -> (Tensor y, Tensor hn, Tensor cn, Tensor block)",
+)
+torch.library.define(
+    "lstm_fast::lstm_backward",
+    "(Tensor? dy, Tensor? dhn, Tensor? dcn, Tensor x, Tensor y, Tensor block, Tensor[] weights, Tensor? seed,"
+    f" {_OPTIONS}, bool[] wanted) -> Tensor[]",
+)
+
+
+def call(
+    plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Tensor | None]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As :func:`lstm_fast.torch._call.run`, under the compiler."""
+    lengths = plan.lengths if plan.batch_sizes is None else plan.batch_sizes
+    given = [weight for weight in weights if weight is not None]
+    needed = torch.is_grad_enabled() and any(t.requires_grad for t in (x, h0, c0, *given))
+    y, hn, cn, _ = torch.ops.lstm_fast.lstm(
+        x,
+        h0,
+        c0,
+        given,
+        plan.seed if isinstance(plan.seed, Tensor) else None,
+        lengths,
+        plan.batch_sizes is not None,
+        plan.layers,
+        plan.directions,
+        weights[2] is not None,
+        weights[4] is not None,
+        plan.dropout,
+        needed,
+    )
+    return y, hn, cn
+
+
+def _spread(weights: Sequence[Any], biased: bool, projected: bool, missing: Any = None) -> list[Any]:
+    """All KINDS for each layer and direction, ``missing`` where there is none."""
+    there = (True, True, biased, biased, projected)
+    left = iter(weights)
+    return [next(left) if has else missing for _ in range(len(weights) // sum(there)) for has in there]
+
+
+_ISA_BYTES = 64  # behind the reserve, for the name of its instruction set
+_LINE = 64  # bytes of a cache line, and of the widest vector
+
+
+def _block_bytes(
+    x: Tensor, weights: Sequence[Tensor], batch: Any, layers: int, directions: int, projected: bool, dropout: bool
+) -> Any:
+    """Enough for the reserve of every instruction set, whatever the lengths; symbolic where the sizes are.
+
+    An upper bound of what StackReserve in csrc takes, with every size that it rounds up taken a line larger. Compiled
+    graphs are cached on disk under the operators' names, with this number in them: to change it, change the names.
+    """
+    line = _LINE // x.element_size()
+    rows = x.shape[0] if x.dim() == 2 else x.shape[0] * x.shape[1]
+    hidden, width = weights[1].shape[0] // 4, weights[1].shape[1]
+    elements = (layers - 1) * (2 if dropout else 1) * (rows * directions * width + line)
+    for layer in range(layers):
+        inputs = x.shape[-1] if layer == 0 else directions * width
+        kept = rows * (4 * (hidden + line) + 2 * line) + (rows + batch) * (hidden + line) + batch * width + 3 * line
+        matrices = 4 * hidden * (inputs + line) + 4 * hidden * (width + line) + 2 * line
+        projection = width * (hidden + line) + line if projected else 0
+        elements = elements + directions * (kept + matrices + projection)
+    return elements * x.element_size() + _ISA_BYTES
+
+
+def _output(x: Tensor, h0: Tensor, directions: int) -> Tensor:
+    return x.new_empty(*x.shape[:-1], directions * h0.shape[-1])
+
+
+@torch.library.impl("lstm_fast::lstm", "CPU")
+def _lstm(
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    weights: Sequence[Tensor],
+    seed: Tensor | None,
+    lengths: Tensor | None,
+    packed: bool,
+    layers: int,
+    directions: int,
+    biased: bool,
+    projected: bool,
+    dropout: float,
+    save: bool,
+) -> tuple[Tensor, ...]:
+    plan = Plan(
+        layers,
+        directions,
+        dropout,
+        0 if seed is None else int(seed),
+        None if packed else array(lengths),
+        lengths if packed else None,
+    )
+    _counters.native["LSTM"] += 1
+    spread = _spread(weights, biased, projected)
+    size = _block_bytes(x, weights, h0.shape[1], layers, directions, projected, dropout > 0) if save else 0
+    block = torch.zeros(size, dtype=torch.uint8)  # an operator's outputs are defined to the last byte
+    y, hn, cn, reserve = forward(plan, x, h0, c0, spread, save, block if save else None)
+    if save:
+        isa = reserve.isa
+        _, y, _ = reserve.release()
+        block[-_ISA_BYTES:] = torch.tensor(list(isa.encode().ljust(_ISA_BYTES)), dtype=torch.uint8)
+    return torch.from_numpy(y), torch.from_numpy(hn), torch.from_numpy(cn), block
+
+
+@torch.library.register_fake("lstm_fast::lstm")  # type: ignore[untyped-decorator]
+def _lstm_fake(
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    weights: Sequence[Tensor],
+    seed: Tensor | None,
+    lengths: Tensor | None,
+    packed: bool,
+    layers: int,
+    directions: int,
+    biased: bool,
+    projected: bool,
+    dropout: float,
+    save: bool,
+) -> tuple[Tensor, ...]:
+    size = _block_bytes(x, weights, h0.shape[1], layers, directions, projected, dropout > 0) if save else 0
+    return (
+        _output(x, h0, directions),
+        h0.new_empty(h0.shape),
+        c0.new_empty(c0.shape),
+        x.new_empty(size, dtype=torch.uint8),
+    )
+
+
+@torch.library.impl("lstm_fast::lstm_backward", "CPU")
+def _backward(
+    dy: Tensor | None,
+    dhn: Tensor | None,
+    dcn: Tensor | None,
+    x: Tensor,
+    y: Tensor,
+    block: Tensor,
+    weights: Sequence[Tensor],
+    seed: Tensor | None,
+    lengths: Tensor | None,
+    packed: bool,
+    layers: int,
+    directions: int,
+    biased: bool,
+    projected: bool,
+    dropout: float,
+    wanted: Sequence[bool],
+) -> list[Tensor]:
+    hidden, width = weights[1].shape[0] // 4, weights[1].shape[1]
+    reserve = _core.describe_reserve(
+        bytes(block[-_ISA_BYTES:].tolist()).decode().strip(),
+        "f" if x.dtype == torch.float32 else "d",
+        x.shape[0],
+        int(lengths[0]) if packed and lengths is not None else x.shape[1],
+        x.shape[-1],
+        hidden,
+        width if projected else 0,
+        layers,
+        directions,
+        array(lengths),
+        packed,
+        dropout,
+        0 if seed is None else int(seed),
+        biased,
+    )
+    groups = grouped(_spread(wanted[3:], biased, projected, missing=False))
+    kinds = [(w_ih, w_hh, b_ih or b_hh, w_hr) for w_ih, w_hh, b_ih, b_hh, w_hr in groups]
+    dx, dh0, dc0, found = _core.lstm_backward(
+        reserve,
+        array(dy),
+        array(dhn),
+        array(dcn),
+        (wanted[0], wanted[1], wanted[2], kinds),
+        (array(x), array(y), array(block)),
+        torch.get_num_threads(),
+    )
+    gradients = [dx, dh0, dc0]
+    for dw_ih, dw_hh, db, dw_hr in found:
+        gradients += [dw_ih, dw_hh, *((db, None if db is None else db.copy()) if biased else ())]
+        gradients += [dw_hr] if projected else []
+    return [
+        torch.from_numpy(gradient) if want and gradient is not None else x.new_empty(0)
+        for want, gradient in zip(wanted, gradients, strict=True)
+    ]
+
+
+@torch.library.register_fake("lstm_fast::lstm_backward")  # type: ignore[untyped-decorator]
+def _backward_fake(
+    dy: Tensor | None,
+    dhn: Tensor | None,
+    dcn: Tensor | None,
+    x: Tensor,
+    y: Tensor,
+    block: Tensor,
+    weights: Sequence[Tensor],
+    seed: Tensor | None,
+    lengths: Tensor | None,
+    packed: bool,
+    layers: int,
+    directions: int,
+    biased: bool,
+    projected: bool,
+    dropout: float,
+    wanted: Sequence[bool],
+) -> list[Tensor]:
+    hidden, width = weights[1].shape[0] // 4, weights[1].shape[1]
+    batch: Any
+    known = next((t for t in (dhn, dcn) if t is not None), None)
+    if known is not None:
+        batch = known.shape[1]
+    elif packed:
+        batch = torch.library.get_ctx().new_dynamic_size()
+    else:
+        batch = x.shape[1]
+    states = layers * directions
+    shapes = [tuple(x.shape), (states, batch, width), (states, batch, hidden), *(tuple(w.shape) for w in weights)]
+    return [x.new_empty(shape if want else (0,)) for want, shape in zip(wanted, shapes, strict=True)]
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, _, _, weights, seed, lengths, *options, _ = inputs
+    y, _, _, block = output
+    ctx.count = len(weights)
+    ctx.options = options
+    ctx.has = (seed is not None, lengths is not None)
+    ctx.mark_non_differentiable(block)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(x, y, block, *weights, *(t for t in (seed, lengths) if t is not None))
+
+
+def _autograd(ctx: Any, dy: Tensor | None, dhn: Tensor | None, dcn: Tensor | None, _: Any) -> tuple[Any, ...]:
+    x, y, block, *rest = ctx.saved_tensors
+    weights, others = rest[: ctx.count], iter(rest[ctx.count :])
+    seed, lengths = (next(others) if has else None for has in ctx.has)
+    need = ctx.needs_input_grad
+    wanted = [need[0], need[1], need[2], *(need[3] if isinstance(need[3], (list, tuple)) else [need[3]] * ctx.count)]
+    found = torch.ops.lstm_fast.lstm_backward(dy, dhn, dcn, x, y, block, weights, seed, lengths, *ctx.options, wanted)
+    gradients = [g if want else None for g, want in zip(found, wanted, strict=True)]
+    return (*gradients[:3], gradients[3:], *[None] * (3 + len(ctx.options)))
+
+
+torch.library.register_autograd("lstm_fast::lstm", _autograd, setup_context=_setup)
+assert KINDS == 5
