@@ -25,11 +25,18 @@ std::string shape_text(const Dims& dims) {
 
 std::string type_name(const py::handle& value) { return py::str(py::type::handle_of(value).attr("__name__")); }
 
-bool is_plain_array(const py::handle& value) { return py::isinstance<py::array>(value) && !py::hasattr(value, "mask"); }
+// An ndarray, or of a subclass without a mask. Most are the former, and asking for an attribute that is not there takes
+// as long as a small step.
+bool is_plain_array(const py::handle& value) {
+  const auto& api = py::detail::npy_api::get();
+  if (py::type::handle_of(value).ptr() == reinterpret_cast<PyObject*>(api.PyArray_Type_)) return true;
+  return py::isinstance<py::array>(value) && !py::hasattr(value, "mask");
+}
 
 bool is_float(const py::dtype& dtype) {
-  return dtype.kind() == 'f' && (dtype.itemsize() == 4 || dtype.itemsize() == 8) &&
-         py::cast<bool>(dtype.attr("isnative"));
+  const int number = dtype.num();
+  return (number == py::detail::npy_api::NPY_FLOAT_ || number == py::detail::npy_api::NPY_DOUBLE_) &&
+         dtype.byteorder() == '=';
 }
 
 const char* dtype_name(char code) { return code == 'f' ? "float32" : "float64"; }

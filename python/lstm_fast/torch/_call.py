@@ -28,18 +28,27 @@ def run(name: str, plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Seque
         from . import _library  # its operators are made at import, which nobody else should pay for
 
         return _library.call(plan, x, h0, c0, weights)
-    reason = _unsupported()
+    reason = unsupported()
     if reason:
         _counters.note(_counters.formula, reason)
         return _formula.stack(plan, x, h0, c0, grouped(weights))
     _counters.native[name] += 1
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, h0, c0, *weights)):
+    if needs_graph(x, h0, c0, *weights):
         return _Stack.apply(plan, x, h0, c0, *weights)  # type: ignore[no-any-return, no-untyped-call]
     y, hn, cn, _ = forward(plan, x, h0, c0, weights, save=False)
     return torch.from_numpy(y), torch.from_numpy(hn), torch.from_numpy(cn)
 
 
-def _unsupported() -> str | None:
+def needs_graph(*tensors: Tensor | None) -> bool:
+    """Whether a gradient of any of them may be asked for."""
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor is not None and tensor.requires_grad:
+                return True
+    return False
+
+
+def unsupported() -> str | None:
     """Why the kernels cannot be asked, if so."""
     if torch._C._are_functorch_transforms_active():
         return "a torch.func transform"
@@ -56,8 +65,9 @@ def array(tensor: Tensor | None) -> Any:
     """The same memory as a NumPy array."""
     if tensor is None:
         return None
-    tensor = tensor.detach()
-    return (tensor.resolve_neg() if tensor.is_neg() else tensor).numpy()
+    if tensor.requires_grad or tensor.is_neg():
+        tensor = tensor.detach().resolve_neg()
+    return tensor.numpy()
 
 
 def forward(
@@ -87,6 +97,26 @@ def forward(
         torch.get_num_threads(),
         array(block),
     )
+
+
+def cell(x: Tensor, h: Tensor, c: Tensor, weights: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
+    """One step without a graph: x [B,I], h and c [B,H]."""
+    _, hn, cn, _ = _core.lstm_forward(
+        array(x),
+        array(h),
+        array(c),
+        [(*map(array, weights), None)],
+        None,
+        1,
+        1,
+        False,
+        False,
+        0.0,
+        0,
+        _core.Form.cell,
+        torch.get_num_threads(),
+    )
+    return torch.from_numpy(hn), torch.from_numpy(cn)
 
 
 class _Stack(torch.autograd.Function):

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from . import _counters
-from ._call import KINDS, run
+from ._call import KINDS, cell, needs_graph, run, unsupported
 from ._plan import Plan
 
 _PLAIN = (Tensor, torch.nn.Parameter)  # other types may stand for anything
@@ -26,14 +26,15 @@ def _left_to_torch(x: Any, others: Any) -> str | None:
     """Why PyTorch has to compute this: the reason, or None. It also says what is wrong with an input, in its words."""
     if not _is_plain(x):
         return f"an input of type {type(x).__name__}"
-    if x.device.type != "cpu":
+    dtype = x.dtype
+    if not x.is_cpu:
         return f"a tensor on {x.device.type}"
-    if x.dtype not in _DTYPES:
-        return f"dtype {x.dtype}"
+    if dtype not in _DTYPES:
+        return f"dtype {dtype}"
     if x.layout is not torch.strided:
         return f"layout {x.layout}"
     for other in others:
-        if other is not None and (not _is_plain(other) or other.dtype != x.dtype or other.device != x.device):
+        if other is not None and (not _is_plain(other) or other.dtype is not dtype or not other.is_cpu):
             return "tensors of different types, dtypes or devices"
     if torch.is_autocast_enabled("cpu"):
         return "autocast"
@@ -146,7 +147,7 @@ class LSTM(torch.nn.LSTM):
     def _wrong_states(self, x: Tensor, hx: Any, batch: int, dim: int) -> str | None:
         count = self.num_layers * (2 if self.bidirectional else 1)
         for state, width in zip(hx, (self.proj_size or self.hidden_size, self.hidden_size), strict=True):
-            if not _is_plain(state) or state.dtype != x.dtype or state.device != x.device:
+            if not _is_plain(state) or state.dtype is not x.dtype or not state.is_cpu:
                 return "states of another type, dtype or device than the input"
             if state.shape != ((count, batch, width) if dim == 3 else (count, width)):
                 return "states of another size than expected"
@@ -177,6 +178,14 @@ class LSTMCell(torch.nn.LSTMCell):
             result = super().forward(input, hx)
             _counters.note(_counters.fallback, reason)
             return result
+        batched = input.dim() == 2
+        if (
+            batched
+            and hx is not None
+            and not (needs_graph(input, *hx, *weights) or torch.compiler.is_compiling() or unsupported())
+        ):
+            _counters.native[type(self).__name__] += 1
+            return cell(input, hx[0], hx[1], weights)
         lead = (None,) * (3 - input.dim())
         x = input[lead]
         if hx is None:
@@ -184,7 +193,7 @@ class LSTMCell(torch.nn.LSTMCell):
         else:
             h0, c0 = hx[0][lead], hx[1][lead]
         _, hn, cn = run(type(self).__name__, Plan(), x, h0, c0, [*weights, None])
-        return (hn[0], cn[0]) if input.dim() == 2 else (hn[0, 0], cn[0, 0])
+        return (hn[0], cn[0]) if batched else (hn[0, 0], cn[0, 0])
 
     def _misshapen(self, input: Tensor, hx: Any) -> str | None:
         if input.dim() not in (1, 2) or input.shape[-1] != self.input_size:
@@ -192,7 +201,7 @@ class LSTMCell(torch.nn.LSTMCell):
         if hx is None:
             return None
         for state in hx:
-            if not _is_plain(state) or state.dtype != input.dtype or state.device != input.device:
+            if not _is_plain(state) or state.dtype is not input.dtype or not state.is_cpu:
                 return "states of another type, dtype or device than the input"
             if state.shape != (*input.shape[:-1], self.hidden_size):
                 return "states of another size than expected"
