@@ -25,6 +25,7 @@ from .bench.peers import all_engines, load_peer, missing_packages
 DEMOS = {
     "text": "a language model learns to write from Python's documentation",
     "topics": "a classifier tells from which part of Python's documentation a sentence comes",
+    "digits": "plain nn.LSTM and the accelerated one learn handwritten digits side by side",
     "stock": "one LSTM unit, followed by hand",
 }
 QUICK_BUDGET, FULL_BUDGET = 0.2, 0.5  # seconds for a point and pass beyond the least number of rounds

@@ -15,7 +15,9 @@ EXTRAS = {
     "torch": "peers",
     "onnxruntime": "peers",
     "onnx": "peers",
+    "sklearn": "demos",
 }
+DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # where the name differs from the import's by more than _ and -
 # Shown by `lstm-fast info` beside those: useful when present, asked for by no extra of this version's commands.
 ALSO_SHOWN = ("threadpoolctl", "numba_cuda")
 
@@ -27,7 +29,7 @@ class MissingPackageError(Exception):
 def version(name: str) -> str | None:
     """Installed version of the distribution that provides the import ``name``, or None; imports nothing."""
     try:
-        return importlib.metadata.version(name.replace("_", "-"))
+        return importlib.metadata.version(DISTRIBUTIONS.get(name, name.replace("_", "-")))
     except importlib.metadata.PackageNotFoundError:
         return None
 
@@ -43,14 +45,16 @@ def pip_command(*names: str) -> str:
     return f"pip install {' '.join(wanted)}"
 
 
-def require(name: str, purpose: str) -> Any:
+def require(name: str, purpose: str, extra: str | None = None) -> Any:
     """Import ``name`` (a dotted module is fine) or raise :class:`MissingPackageError`, which says how to get it.
 
-    ``purpose`` is the subject of the message: what needs the package.
+    ``purpose`` is the subject of the message: what needs the package. ``extra``: the one that brings all that the
+    purpose needs, where that is not the package's own in EXTRAS.
     """
     top = name.partition(".")[0]
     if not installed(top):
-        raise MissingPackageError(f"{purpose} needs {top}, which is not installed: {pip_command(top)}")
+        command = f"pip install 'lstm_fast[{extra}]'" if extra else pip_command(top)
+        raise MissingPackageError(f"{purpose} needs {DISTRIBUTIONS.get(top, top)}, which is not installed: {command}")
     return importlib.import_module(name)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,17 +13,19 @@ from ..bench.packages import require
 
 if TYPE_CHECKING:
     from .corpus import Tokens
+    from .side_by_side import Lesson
     from .stock import Days
     from .topics import Cost, Epoch, Judgement
     from .training import History
 
 NEEDS = "--plot"
+SMOOTH = 15  # batches of demo digits
 
 
-def _figure(columns: int) -> tuple[Any, Any]:
-    """A figure of panels side by side that needs no display."""
-    figure = require("matplotlib.figure", NEEDS).Figure(figsize=(5.5 * columns, 4.5), layout="constrained")
-    panels = figure.subplots(1, columns, squeeze=False)[0]
+def _figure(columns: int, rows: int = 1) -> tuple[Any, Any]:
+    """A figure of panels, row by row, that needs no display."""
+    figure = require("matplotlib.figure", NEEDS).Figure(figsize=(5.5 * columns, 4.5 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in panels:
         axes.grid(alpha=0.3)
     return figure, panels
@@ -121,3 +123,52 @@ def draw_topics(
     times.set(title=f"gradients of one epoch: {cost.padded / cost.ragged:.2f}x", ylabel="seconds")
     times.set_xlabel(f"{cost.valid:.0%} of the padded steps are words")
     figure.savefig(path, dpi=120)
+
+
+def draw_digits(lessons: Mapping[str, Lesson], path: Path) -> None:
+    """Write, for whole and for cut digits, the losses and how far they are apart, and the time of a batch."""
+    figure, panels = _figure(3, 2)
+    styles = (
+        {"color": COLOURS[4], "linewidth": 4, "alpha": 0.7},
+        {"color": COLOURS[0], "linewidth": 1.6},
+        {"color": "black", "linewidth": 1, "linestyle": ":"},
+    )
+    for name, curves, apart in zip(lessons, panels[0:2], panels[3:5], strict=True):
+        lesson = lessons[name]
+        copies = {"plain": lesson.plain, "accelerated": lesson.accelerated, "control": lesson.control}
+        number = np.arange(1, len(lesson.plain.losses) + 1)
+        for (label, student), style in zip(copies.items(), styles, strict=True):
+            label = f"{label}: {student.accuracies[-1]:.1%} of held-out digits right"
+            curves.plot(number, _smooth(student.losses, SMOOTH), label=label, **style)
+        curves.axhline(np.log(10), color="grey", linestyle=":")
+        curves.set(title=f"{name} digits", xlabel="batch", ylabel=f"loss, nats a digit (mean of {SMOOTH} batches)")
+        curves.legend(fontsize="small")
+        for (label, student), style in list(zip(copies.items(), styles, strict=True))[1:]:
+            # A difference of 0 has no place on a logarithmic axis.
+            differences = np.maximum(lesson.differences(student), 1e-16)
+            apart.plot(number, differences, label=f"{label} - plain", **style)
+        apart.set(title=f"{name} digits: how rounding grows", xlabel="batch", yscale="log")
+        apart.set_ylabel("difference of a batch's losses, nats")
+        apart.legend(fontsize="small", loc="lower right")
+
+    times, ratios = panels[2], panels[5]
+    place = np.arange(len(lessons))
+    for which, label in enumerate(("plain", "accelerated")):
+        medians = [1e3 * float(np.median(getattr(lesson, label).seconds)) for lesson in lessons.values()]
+        bars = times.bar(place + 0.4 * which - 0.2, medians, 0.38, color=styles[which]["color"], label=label)
+        times.bar_label(bars, fmt="%.1f", padding=2)
+    names = [f"{name}\n{lesson.ratio:.2f}x" for name, lesson in lessons.items()]
+    times.set_xticks(place, names)
+    times.margins(y=0.12)
+    times.set(title="time of a batch: forward, backward, optimiser", ylabel="ms, median")
+    times.legend()
+    for which, (name, lesson) in enumerate(lessons.items()):
+        values = np.divide(lesson.plain.seconds, lesson.accelerated.seconds)
+        progress = np.linspace(0, 100, len(values))
+        ratios.plot(progress, values, ".", markersize=3, color=COLOURS[2 * which + 1], label=name)
+        ratios.axhline(lesson.ratio, color=COLOURS[2 * which + 1])
+    ratios.axhline(1, color="black")
+    ratios.set(title="plain / accelerated, each batch", xlabel="% of the batches", ylabel="ratio of the times")
+    ratios.set_ylim(0, 2 * max(lesson.ratio for lesson in lessons.values()))
+    ratios.legend(fontsize="small")
+    figure.savefig(path, dpi=110)
