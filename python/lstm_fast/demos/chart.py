@@ -144,11 +144,10 @@ def draw_digits(lessons: Mapping[str, Lesson], path: Path) -> None:
         curves.set(title=f"{name} digits", xlabel="batch", ylabel=f"loss, nats a digit (mean of {SMOOTH} batches)")
         curves.legend(fontsize="small")
         for (label, student), style in list(zip(copies.items(), styles, strict=True))[1:]:
-            # A difference of 0 has no place on a logarithmic axis.
-            differences = np.maximum(lesson.differences(student), 1e-16)
+            differences = np.maximum.accumulate(lesson.differences(student))
             apart.plot(number, differences, label=f"{label} - plain", **style)
         apart.set(title=f"{name} digits: how rounding grows", xlabel="batch", yscale="log")
-        apart.set_ylabel("difference of a batch's losses, nats")
+        apart.set_ylabel("difference of a batch's losses, nats, largest so far")
         apart.legend(fontsize="small", loc="lower right")
 
     times, ratios = panels[2], panels[5]
