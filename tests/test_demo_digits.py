@@ -64,7 +64,7 @@ def test_digits_fails_on_a_wrong_gradient_and_on_calls_left_to_pytorch(
         assert cli.main(tiny) == 1
         assert "NOT THE SAME" in capsys.readouterr().out
     with monkeypatch.context() as patch:
-        patch.setattr(_call, "_unsupported", lambda: "a test")
+        patch.setattr(_call, "unsupported", lambda: "a test")
         assert cli.main(tiny) == 1
         assert "NOT ALL NATIVE" in capsys.readouterr().out
 
