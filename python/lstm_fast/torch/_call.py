@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils.dlpack import to_dlpack  # type: ignore[attr-defined]
 
 from .. import _lstm_fast_core as _core
 from . import _counters, _formula
@@ -61,13 +63,29 @@ def grouped(weights: Sequence[Any]) -> list[tuple[Any, ...]]:
     return [tuple(weights[at : at + KINDS]) for at in range(0, len(weights), KINDS)]
 
 
+class _Memory:
+    """A tensor's memory, as NumPy asks for it."""
+
+    __slots__ = ("tensor",)
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+    def __dlpack__(self, **_: Any) -> Any:
+        return to_dlpack(self.tensor)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 1, 0  # the CPU
+
+
 def array(tensor: Tensor | None) -> Any:
-    """The same memory as a NumPy array."""
+    """The same memory as a NumPy array to read.
+
+    Not by Tensor.numpy(), after which the storage can never be resized: fully_shard frees parameters that way.
+    """
     if tensor is None:
         return None
-    if tensor.requires_grad or tensor.is_neg():
-        tensor = tensor.detach().resolve_neg()
-    return tensor.numpy()
+    return np.from_dlpack(_Memory(tensor.resolve_neg() if tensor.is_neg() else tensor))
 
 
 def forward(
@@ -95,7 +113,7 @@ def forward(
         int(plan.seed),
         _core.Form.packed if packed else _core.Form.stack,
         torch.get_num_threads(),
-        array(block),
+        None if block is None else block.numpy(),
     )
 
 
