@@ -125,8 +125,7 @@ def test_storages_stay_resizable():
     for module in (lt.LSTM(5, 4), lt.LSTMCell(5, 4)):
         y, _ = module(x, state) if isinstance(module, lt.LSTM) else module(x[0], (state[0][0], state[1][0]))
         y.sum().backward()
-        for tensor in (x, *state, *module.parameters()):
-            assert tensor.untyped_storage().resizable()
+        assert all(tensor.untyped_storage().resizable() for tensor in (x, *state, *module.parameters()))
 
 
 @pytest.mark.parametrize("told", [1, 2])
