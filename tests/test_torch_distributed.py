@@ -30,6 +30,9 @@ def run_all(commands, folder, **variables):
     environment = {name: value for name, value in os.environ.items() if name not in cleared}
     # Without an interface gloo asks for the address of the host's name, which need not have any.
     environment |= {"GLOO_SOCKET_IFNAME": "lo"} | variables
+    # They run in another folder, from which a relative path leads elsewhere.
+    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    environment["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, paths))
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     started = []
     end = time.monotonic() + SECONDS
