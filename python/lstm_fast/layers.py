@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _lstm_fast_core as _core
-from ._arguments import flag, integer, limit, real_numbers, require_in_scope
+from ._arguments import flag, integer, limit, require_in_scope
+from ._axes import arranged, as_array, time_major
 from ._parameters import KINDS, Sizes, infer_options, initial_parameters, load_parameters
 
 Array = NDArray[Any]
@@ -61,7 +62,7 @@ class LayerReserve:
         ValueError if there is no such layer or direction.
         """
         gates, c = self.core.states(integer(layer, "layer", 0, 2**16), int(flag(reverse, "reverse")))
-        return States(*(self.layer._arrange(a, self.unbatched) for a in (*gates, c)))
+        return States(*(arranged(a, self.layer.batch_first, self.unbatched) for a in (*gates, c)))
 
 
 class LSTM:
@@ -223,10 +224,10 @@ class LSTM:
             raise ValueError("reserve: expected one that this layer's forward returned, got another layer's")
         unbatched = reserve.unbatched
         if dy is not None:
-            dy = self._array(dy, "dy")
+            dy = as_array(dy, "dy", self.dtype)
             if dy.shape != reserve.y_shape:
                 raise ValueError(f"dy: expected shape {reserve.y_shape}, that of y, got {dy.shape}")
-            dy = self._time_major(dy)
+            dy = time_major(dy, self.batch_first)
         dhn, dcn = self._state_pair(dstate_n, ("dhn", "dcn"), "dstate_n", unbatched)
         dx, dh0, dc0, found = _core.lstm_backward(reserve.core, dy, dhn, dcn)
         parameters: dict[str, Array] = {}
@@ -236,7 +237,7 @@ class LSTM:
             parameters |= {name: gradient for name, gradient in zip(names, own, strict=True) if gradient is not None}
         if unbatched:
             dh0, dc0 = dh0[:, 0], dc0[:, 0]
-        return Gradients(self._arrange(dx, unbatched), (dh0, dc0), parameters)
+        return Gradients(arranged(dx, self.batch_first, unbatched), (dh0, dc0), parameters)
 
     def _names(self) -> list[tuple[str, ...]]:
         """The parameters' names of every layer and direction: w_ih, w_hh, b_ih, b_hh, w_hr."""
@@ -245,31 +246,6 @@ class LSTM:
             for layer in range(self.num_layers)
             for suffix in (("", "_reverse") if self.bidirectional else ("",))
         ]
-
-    def _array(self, value: ArrayLike, name: str) -> Array:
-        """Lists become arrays of the layer's dtype, arrays never do; whatever else is left to the kernels' check."""
-        if isinstance(value, np.ndarray):
-            if value.dtype != self.dtype and value.dtype in (np.float32, np.float64):
-                raise TypeError(
-                    f"{name}: expected dtype {self.dtype}, the layer's, got {value.dtype}; use "
-                    f"{name}.astype(np.{self.dtype}) or make the layer with dtype=np.{value.dtype}"
-                )
-            return value
-        if value is None or hasattr(value, "dtype") or isinstance(value, (str, bytes)):
-            raise TypeError(f"{name}: expected an ndarray of {self.dtype} or a list, got {type(value).__name__}")
-        return real_numbers(value, name, self.dtype)
-
-    def _time_major(self, array: Array) -> Array:
-        """[T,B,.] from what the user calls x or y."""
-        if array.ndim == 2:
-            return array[:, None]
-        return array.swapaxes(0, 1) if self.batch_first else array
-
-    def _arrange(self, array: Array, unbatched: bool) -> Array:
-        """What the user sees of a [T,B,.] array."""
-        if unbatched:
-            return array[:, 0]
-        return array.swapaxes(0, 1) if self.batch_first else array
 
     def _state_pair(
         self,
@@ -286,7 +262,7 @@ class LSTM:
             raise TypeError(f"{pair_name}: expected a tuple ({', '.join(names)}), got {got}")
         arrays: list[Array | None] = []
         for value, name, width in zip(pair, names, self._state_widths(), strict=True):
-            array = None if value is None else self._array(value, name)
+            array = None if value is None else as_array(value, name, self.dtype)
             if array is not None and unbatched:
                 if array.shape != (self._state_count(), width):
                     raise ValueError(f"{name}: expected shape {(self._state_count(), width)}, got {array.shape}")
@@ -304,12 +280,12 @@ class LSTM:
     def _run(
         self, x: ArrayLike, state: tuple[ArrayLike, ArrayLike] | None, lengths: ArrayLike | None, save: bool, seed: int
     ) -> tuple[Array, State, _core.Reserve | None, bool]:
-        x = self._array(x, "x")
+        x = as_array(x, "x", self.dtype)
         unbatched = x.ndim == 2
         if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
             axes = "[B,T,I]" if self.batch_first else "[T,B,I]"
             raise ValueError(f"x: expected {axes} or [T,I] with I = {self.input_size}, got shape {x.shape}")
-        x = self._time_major(x)
+        x = time_major(x, self.batch_first)
         h0: Array | None
         c0: Array | None
         if state is None:
@@ -333,4 +309,4 @@ class LSTM:
         )
         if unbatched:
             hn, cn = hn[:, 0], cn[:, 0]
-        return self._arrange(y, unbatched), (hn, cn), reserve, unbatched
+        return arranged(y, self.batch_first, unbatched), (hn, cn), reserve, unbatched
