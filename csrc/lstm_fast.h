@@ -36,7 +36,7 @@ struct Isa;
 // The set in use: LSTM_FAST_ISA, else the best that this CPU runs. Throws std::invalid_argument at first use if the
 // variable names none of them.
 const Isa& active_isa();
-void set_isa(std::string_view name);  // throws std::invalid_argument with the choices
+void set_isa(std::string_view name);         // throws std::invalid_argument with the choices
 const Isa* find_isa(std::string_view name);  // null: not one that this CPU runs
 const char* isa_name(const Isa& isa);
 std::vector<const char*> isas_built();
