@@ -83,7 +83,8 @@ def test_one_graph_for_all_sizes(options):
 def test_inductor():
     module = Between(num_layers=2)
     x = normal(6, 2, 3)
-    assert_close(gradients(torch.compile(module, fullgraph=True), module, x), gradients(module, module, x))
+    with torch._inductor.config.patch(force_disable_caches=True):  # which may hold operators of another version
+        assert_close(gradients(torch.compile(module, fullgraph=True), module, x), gradients(module, module, x))
 
 
 def test_inference():
@@ -102,12 +103,13 @@ def test_lengths():
         assert_close(gradients(compiled, module, x, given), gradients(module, module, x, given))
 
 
-def test_packed():
+@pytest.mark.parametrize("states", [True, False])
+def test_packed(states):
     module = lt.LSTM(3, 4, 2, bidirectional=True, dtype=torch.float64)
 
     def run(data, batch_sizes):
         y, (hn, cn) = module(rnn.PackedSequence(data, batch_sizes))
-        return y.data.sum() + hn.square().sum() + cn.sin().sum()
+        return y.data.sum() + (hn.square().sum() + cn.sin().sum() if states else 0.0)
 
     compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
     x, batch_sizes = normal(7, 3), torch.tensor([3, 2, 2])

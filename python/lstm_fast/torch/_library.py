@@ -6,14 +6,14 @@ Eager calls do not come here: an operator of this kind costs several times the c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import _lstm_fast_core as _core
 from . import _counters
-from ._call import KINDS, array, forward, grouped
+from ._call import array, forward, grouped
 from ._plan import Plan
 
 # What both operators know of a call beside its tensors. biased, projected: which of the KINDS of weights there are.
@@ -27,7 +27,7 @@ torch.library.define(
 torch.library.define(
     "lstm_fast::lstm_backward",
     "(Tensor? dy, Tensor? dhn, Tensor? dcn, Tensor x, Tensor y, Tensor block, Tensor[] weights, Tensor? seed,"
-    f" {_OPTIONS}, bool[] wanted) -> Tensor[]",
+    f" {_OPTIONS}, SymInt batch, bool[] wanted) -> Tensor[]",
 )
 
 
@@ -92,36 +92,73 @@ def _output(x: Tensor, h0: Tensor, directions: int) -> Tensor:
     return x.new_empty(*x.shape[:-1], directions * h0.shape[-1])
 
 
+class Forward(NamedTuple):
+    """Arguments of lstm_fast::lstm."""
+
+    x: Tensor
+    h0: Tensor
+    c0: Tensor
+    weights: Sequence[Tensor]
+    seed: Tensor | None
+    lengths: Tensor | None
+    packed: bool
+    layers: int
+    directions: int
+    biased: bool
+    projected: bool
+    dropout: float
+    save: bool
+
+    def block_bytes(self) -> Any:
+        if not self.save:
+            return 0
+        batch = self.h0.shape[1]
+        return _block_bytes(self.x, self.weights, batch, self.layers, self.directions, self.projected, self.dropout > 0)
+
+
+class Backward(NamedTuple):
+    """Arguments of lstm_fast::lstm_backward."""
+
+    dy: Tensor | None
+    dhn: Tensor | None
+    dcn: Tensor | None
+    x: Tensor
+    y: Tensor
+    block: Tensor
+    weights: Sequence[Tensor]
+    seed: Tensor | None
+    lengths: Tensor | None
+    packed: bool
+    layers: int
+    directions: int
+    biased: bool
+    projected: bool
+    dropout: float
+    batch: int
+    wanted: Sequence[bool]
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """H, and the width of h."""
+        return self.weights[1].shape[0] // 4, self.weights[1].shape[1]
+
+
 @torch.library.impl("lstm_fast::lstm", "CPU")
-def _lstm(
-    x: Tensor,
-    h0: Tensor,
-    c0: Tensor,
-    weights: Sequence[Tensor],
-    seed: Tensor | None,
-    lengths: Tensor | None,
-    packed: bool,
-    layers: int,
-    directions: int,
-    biased: bool,
-    projected: bool,
-    dropout: float,
-    save: bool,
-) -> tuple[Tensor, ...]:
+def _lstm(*arguments: Any) -> tuple[Tensor, ...]:
+    a = Forward(*arguments)
     plan = Plan(
-        layers,
-        directions,
-        dropout,
-        0 if seed is None else int(seed),
-        None if packed else array(lengths),
-        lengths if packed else None,
+        a.layers,
+        a.directions,
+        a.dropout,
+        0 if a.seed is None else int(a.seed),
+        None if a.packed else array(a.lengths),
+        a.lengths if a.packed else None,
     )
     _counters.native["LSTM"] += 1
-    spread = _spread(weights, biased, projected)
-    size = _block_bytes(x, weights, h0.shape[1], layers, directions, projected, dropout > 0) if save else 0
-    block = torch.zeros(size, dtype=torch.uint8)  # an operator's outputs are defined to the last byte
-    y, hn, cn, reserve = forward(plan, x, h0, c0, spread, save, block if save else None)
-    if save:
+    spread = _spread(a.weights, a.biased, a.projected)
+    block = torch.zeros(a.block_bytes(), dtype=torch.uint8)  # an operator's outputs are defined to the last byte
+    y, hn, cn, reserve = forward(plan, a.x, a.h0, a.c0, spread, a.save, block if a.save else None)
+    if a.save:
         isa = reserve.isa
         _, y, _ = reserve.release()
         block[-_ISA_BYTES:] = torch.tensor(list(isa.encode().ljust(_ISA_BYTES)), dtype=torch.uint8)
@@ -129,125 +166,72 @@ def _lstm(
 
 
 @torch.library.register_fake("lstm_fast::lstm")  # type: ignore[untyped-decorator]
-def _lstm_fake(
-    x: Tensor,
-    h0: Tensor,
-    c0: Tensor,
-    weights: Sequence[Tensor],
-    seed: Tensor | None,
-    lengths: Tensor | None,
-    packed: bool,
-    layers: int,
-    directions: int,
-    biased: bool,
-    projected: bool,
-    dropout: float,
-    save: bool,
-) -> tuple[Tensor, ...]:
-    size = _block_bytes(x, weights, h0.shape[1], layers, directions, projected, dropout > 0) if save else 0
+def _lstm_fake(*arguments: Any) -> tuple[Tensor, ...]:
+    a = Forward(*arguments)
     return (
-        _output(x, h0, directions),
-        h0.new_empty(h0.shape),
-        c0.new_empty(c0.shape),
-        x.new_empty(size, dtype=torch.uint8),
+        _output(a.x, a.h0, a.directions),
+        a.h0.new_empty(a.h0.shape),
+        a.c0.new_empty(a.c0.shape),
+        a.x.new_empty(a.block_bytes(), dtype=torch.uint8),
     )
 
 
 @torch.library.impl("lstm_fast::lstm_backward", "CPU")
-def _backward(
-    dy: Tensor | None,
-    dhn: Tensor | None,
-    dcn: Tensor | None,
-    x: Tensor,
-    y: Tensor,
-    block: Tensor,
-    weights: Sequence[Tensor],
-    seed: Tensor | None,
-    lengths: Tensor | None,
-    packed: bool,
-    layers: int,
-    directions: int,
-    biased: bool,
-    projected: bool,
-    dropout: float,
-    wanted: Sequence[bool],
-) -> list[Tensor]:
-    hidden, width = weights[1].shape[0] // 4, weights[1].shape[1]
+def _backward(*arguments: Any) -> list[Tensor]:
+    a = Backward(*arguments)
+    hidden, width = a.sizes
     reserve = _core.describe_reserve(
-        bytes(block[-_ISA_BYTES:].tolist()).decode().strip(),
-        "f" if x.dtype == torch.float32 else "d",
-        x.shape[0],
-        int(lengths[0]) if packed and lengths is not None else x.shape[1],
-        x.shape[-1],
+        bytes(a.block[-_ISA_BYTES:].tolist()).decode().strip(),
+        "f" if a.x.dtype == torch.float32 else "d",
+        a.x.shape[0],
+        a.batch,
+        a.x.shape[-1],
         hidden,
-        width if projected else 0,
-        layers,
-        directions,
-        array(lengths),
-        packed,
-        dropout,
-        0 if seed is None else int(seed),
-        biased,
+        width if a.projected else 0,
+        a.layers,
+        a.directions,
+        array(a.lengths),
+        a.packed,
+        a.dropout,
+        0 if a.seed is None else int(a.seed),
+        a.biased,
     )
-    groups = grouped(_spread(wanted[3:], biased, projected, missing=False))
+    groups = grouped(_spread(a.wanted[3:], a.biased, a.projected, missing=False))
     kinds = [(w_ih, w_hh, b_ih or b_hh, w_hr) for w_ih, w_hh, b_ih, b_hh, w_hr in groups]
     dx, dh0, dc0, found = _core.lstm_backward(
         reserve,
-        array(dy),
-        array(dhn),
-        array(dcn),
-        (wanted[0], wanted[1], wanted[2], kinds),
-        (array(x), array(y), array(block)),
+        array(a.dy),
+        array(a.dhn),
+        array(a.dcn),
+        (a.wanted[0], a.wanted[1], a.wanted[2], kinds),
+        (array(a.x), array(a.y), array(a.block)),
         torch.get_num_threads(),
     )
     gradients = [dx, dh0, dc0]
     for dw_ih, dw_hh, db, dw_hr in found:
-        gradients += [dw_ih, dw_hh, *((db, None if db is None else db.copy()) if biased else ())]
-        gradients += [dw_hr] if projected else []
+        gradients += [dw_ih, dw_hh, *((db, None if db is None else db.copy()) if a.biased else ())]
+        gradients += [dw_hr] if a.projected else []
     return [
-        torch.from_numpy(gradient) if want and gradient is not None else x.new_empty(0)
-        for want, gradient in zip(wanted, gradients, strict=True)
+        torch.from_numpy(gradient) if want and gradient is not None else a.x.new_empty(0)
+        for want, gradient in zip(a.wanted, gradients, strict=True)
     ]
 
 
 @torch.library.register_fake("lstm_fast::lstm_backward")  # type: ignore[untyped-decorator]
-def _backward_fake(
-    dy: Tensor | None,
-    dhn: Tensor | None,
-    dcn: Tensor | None,
-    x: Tensor,
-    y: Tensor,
-    block: Tensor,
-    weights: Sequence[Tensor],
-    seed: Tensor | None,
-    lengths: Tensor | None,
-    packed: bool,
-    layers: int,
-    directions: int,
-    biased: bool,
-    projected: bool,
-    dropout: float,
-    wanted: Sequence[bool],
-) -> list[Tensor]:
-    hidden, width = weights[1].shape[0] // 4, weights[1].shape[1]
-    batch: Any
-    known = next((t for t in (dhn, dcn) if t is not None), None)
-    if known is not None:
-        batch = known.shape[1]
-    elif packed:
-        batch = torch.library.get_ctx().new_dynamic_size()
-    else:
-        batch = x.shape[1]
-    states = layers * directions
-    shapes = [tuple(x.shape), (states, batch, width), (states, batch, hidden), *(tuple(w.shape) for w in weights)]
-    return [x.new_empty(shape if want else (0,)) for want, shape in zip(wanted, shapes, strict=True)]
+def _backward_fake(*arguments: Any) -> list[Tensor]:
+    a = Backward(*arguments)
+    hidden, width = a.sizes
+    states = a.layers * a.directions
+    shapes = [(states, a.batch, width), (states, a.batch, hidden), *(tuple(w.shape) for w in a.weights)]
+    shapes.insert(0, tuple(a.x.shape))
+    return [a.x.new_empty(shape if want else (0,)) for want, shape in zip(a.wanted, shapes, strict=True)]
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, _, _, weights, seed, lengths, *options, _ = inputs
+    x, h0, _, weights, seed, lengths, *options, _ = inputs
     y, _, _, block = output
     ctx.count = len(weights)
-    ctx.options = options
+    ctx.options = (*options, h0.shape[1])
     ctx.has = (seed is not None, lengths is not None)
     ctx.mark_non_differentiable(block)
     ctx.set_materialize_grads(False)
@@ -262,8 +246,7 @@ def _autograd(ctx: Any, dy: Tensor | None, dhn: Tensor | None, dcn: Tensor | Non
     wanted = [need[0], need[1], need[2], *(need[3] if isinstance(need[3], (list, tuple)) else [need[3]] * ctx.count)]
     found = torch.ops.lstm_fast.lstm_backward(dy, dhn, dcn, x, y, block, weights, seed, lengths, *ctx.options, wanted)
     gradients = [g if want else None for g, want in zip(found, wanted, strict=True)]
-    return (*gradients[:3], gradients[3:], *[None] * (3 + len(ctx.options)))
+    return (*gradients[:3], gradients[3:], *[None] * (2 + len(ctx.options)))
 
 
 torch.library.register_autograd("lstm_fast::lstm", _autograd, setup_context=_setup)
-assert KINDS == 5
