@@ -129,7 +129,7 @@ def main(what, rank, folder):
     torch.save({"found": found, "stats": lt.stats()}, folder / f"{rank}.pt")
     if what != "threads":
         dist.barrier()  # nobody leaves while another still needs the group
-        # Without the end of PyTorch's own threads: under fully_shard it aborted once in several runs, after all was done.
+        # Not through the end of PyTorch's threads: after fully_shard had done all, it aborted once in several runs.
         sys.stderr.flush()
         os._exit(0)
 
