@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .. import _lstm_fast_core as _core
 from . import _counters
-from ._call import array, forward, grouped
+from ._call import array, forward, grouped, needs_graph
 from ._plan import Plan
 
 # What both operators know of a call beside its tensors. biased, projected: which of the KINDS of weights there are.
@@ -37,7 +37,6 @@ def call(
     """As :func:`lstm_fast.torch._call.run`, under the compiler."""
     lengths = plan.lengths if plan.batch_sizes is None else plan.batch_sizes
     given = [weight for weight in weights if weight is not None]
-    needed = torch.is_grad_enabled() and any(t.requires_grad for t in (x, h0, c0, *given))
     y, hn, cn, _ = torch.ops.lstm_fast.lstm(
         x,
         h0,
@@ -51,7 +50,7 @@ def call(
         weights[2] is not None,
         weights[4] is not None,
         plan.dropout,
-        needed,
+        needs_graph(x, h0, c0, *given),
     )
     return y, hn, cn
 
