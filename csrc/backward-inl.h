@@ -3,12 +3,12 @@
 
 // dgates of one step of the dealt rows, and dc before it.
 template <template <class> class CellOf, class V>
-LF_INLINE void cell_gradient(const BackwardChunk<typename V::scalar>& chunk, index step, Deal deal, index count) {
+LF_INLINE void cell_gradient(const BackwardChunk<typename V::scalar>& chunk, index step, RowDeal deal, index count) {
   using T = typename V::scalar;
   constexpr index width = CellOf<V>::gates * V::lanes;
   const bool projected = chunk.w_hr_t != nullptr;
   for (index number = 0; number < count; ++number) {
-    const index row = deal.id + number * deal.size;
+    const index row = deal.row(number);
     const index chunk_row = chunk.first_row[step] + row;
     const T* gates = chunk.gates + (chunk.saved_row[step] + row) * chunk.gate_stride;
     T* dgates = chunk.dgates + chunk_row * chunk.gate_stride;
@@ -41,10 +41,11 @@ LF_INLINE void cell_gradient(const BackwardChunk<typename V::scalar>& chunk, ind
 
 // The gradient of the projected h: kept for dw_hr, and sent through the projection.
 template <class V>
-LF_INLINE void projection_gradient(const BackwardChunk<typename V::scalar>& chunk, index step, Deal deal, index count) {
+LF_INLINE void projection_gradient(const BackwardChunk<typename V::scalar>& chunk, index step, RowDeal deal,
+                                   index count) {
   using T = typename V::scalar;
   for (index number = 0; number < count; ++number) {
-    const index row = deal.id + number * deal.size;
+    const index row = deal.row(number);
     const T* dy = chunk.dy_rows ? chunk.dy_rows[chunk.first_row[step] + row] : nullptr;
     const T* dh = chunk.dh + row * chunk.h_stride;
     T* dp = chunk.dp + (chunk.first_row[step] + row) * chunk.h_stride;
@@ -55,9 +56,9 @@ LF_INLINE void projection_gradient(const BackwardChunk<typename V::scalar>& chun
 }
 
 template <template <class> class CellOf, class V>
-void backward_steps(const BackwardChunk<typename V::scalar>& chunk, Deal deal) {
+void backward_steps(const BackwardChunk<typename V::scalar>& chunk, RowDeal deal) {
   for (index step = 0; step < chunk.steps; ++step) {
-    const index count = dealt_rows(deal, chunk.first_row[step + 1] - chunk.first_row[step]);
+    const index count = deal.count(chunk.first_row[step + 1] - chunk.first_row[step]);
     if (chunk.w_hr_t) projection_gradient<V>(chunk, step, deal, count);
     cell_gradient<CellOf, V>(chunk, step, deal, count);
     product<CellOf<V>::gates, V>(chunk.dgates + chunk.first_row[step] * chunk.gate_stride, chunk.gate_stride,
@@ -68,7 +69,8 @@ void backward_steps(const BackwardChunk<typename V::scalar>& chunk, Deal deal) {
 template <template <class> class CellOf, class V>
 void input_gradient(const BackwardChunk<typename V::scalar>& chunk, Range rows) {
   product<CellOf<V>::gates, V>(chunk.dgates + rows.begin * chunk.gate_stride, chunk.gate_stride, chunk.w_ih_t, chunk.H,
-                               chunk.I, chunk.dx_rows + rows.begin, {0, 1}, rows.end - rows.begin);
+                               chunk.I, chunk.dx_rows + rows.begin, {0, 1, rows.end - rows.begin},
+                               rows.end - rows.begin);
 }
 
 // out [rows of M] of a packed weight gradient += sum over the chunk's rows of panel * vectors.

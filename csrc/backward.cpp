@@ -116,6 +116,7 @@ class BackwardPass {
     index* const saved_row = first_row + (g.chunk_steps + 1);
     index* const c_row = saved_row + (g.chunk_steps + 1);
     index* const c_next_row = c_row + (g.chunk_steps + 1);
+    const RowDeal own = plan_.rows_of(crew);
     const Sequence<T> x = input(layer);
     const Sequence<T> dy = output_gradient(layer);
     const T* const y = output(layer) + direction * g.Ho;
@@ -170,7 +171,9 @@ class BackwardPass {
         saved_row[s] = saved;
         c_row[s] = step == 0 ? 0 : g.B + saved - schedule.active(step - 1);
         c_next_row[s] = g.B + saved;
-        for (index b = crew.id(); b < active; b += crew.size()) {
+        const index count = own.count(active);
+        for (index number = 0; number < count; ++number) {
+          const index b = own.row(number);
           const index t = plan_.time(direction, step, b);
           const index original = schedule.original(b);
           const index earlier = plan_.reversed(direction) ? t + 1 : t - 1;
@@ -185,7 +188,7 @@ class BackwardPass {
       first_row[span->steps] = row;
       chunk.steps = span->steps;
       const Deal deal{crew.id(), crew.size()};
-      kernels.backward_steps(chunk, deal);
+      kernels.backward_steps(chunk, own);
       crew.wait();
       if (dx) kernels.input_gradient(chunk, crew.share(row, max_rows));
       if (wants_weights) {
@@ -198,7 +201,8 @@ class BackwardPass {
     if (turn.mine()) kernels.unpack_weights(work.dw_ih, g.H, g.I, true, dw.w_ih, dw.b);
     if (turn.mine()) kernels.unpack_weights(work.dw_hh, g.H, g.Ho, false, dw.w_hh, nullptr);
     if (dw.w_hr && turn.mine()) kernels.unpack_projection(work.dw_hr, g.P, g.H, dw.w_hr);
-    for (index b = crew.id(); b < g.B; b += crew.size()) {
+    for (index number = 0; number < own.count(g.B); ++number) {
+      const index b = own.row(number);
       const index out = state * g.B + schedule.original(b);
       if (args_.dh0) std::copy_n(work.dh + b * g.h_stride, g.Ho, args_.dh0 + out * g.Ho);
       if (args_.dc0) std::copy_n(work.dc + b * g.unit_stride, g.H, args_.dc0 + out * g.H);

@@ -1,39 +1,37 @@
 // Forward over one chunk of time. Included inside a target region, once per instruction set.
 
-// Pre-activations from x: gate rows [row .. row+M) of unit block jb = bias + x W_ih^T.
+// Pre-activations from x: unit block jb of M of the listed rows = bias + x W_ih^T.
 template <template <class> class CellOf, class V>
 struct InputProductJob {
   using T = typename V::scalar;
   const ForwardChunk<T>& chunk;
-  index jb, first;
+  index jb;
+  const index* rows;
 
   template <int M>
   LF_NOINLINE void run(index number) const {
-    const index row = first + number;
     constexpr int N = CellOf<V>::gates;
     constexpr index width = N * V::lanes;
     const T* w = chunk.w_ih + jb * (chunk.I + 1) * width;
     const T* a[M];
-    LF_UNROLL for (int m = 0; m < M; ++m) a[m] = chunk.x_rows[row + m];
+    LF_UNROLL for (int m = 0; m < M; ++m) a[m] = chunk.x_rows[rows[number + m]];
     V acc[M][N];
     LF_UNROLL for (int n = 0; n < N; ++n) {
       const V bias = V::load(w + chunk.I * width + n * V::lanes);
       LF_UNROLL for (int m = 0; m < M; ++m) acc[m][n] = bias;
     }
     accumulate(acc, a, 0, 1, w, width, 0, chunk.I);
-    const index stride = chunk.gate_stride;
-    T* gates = chunk.gates + row * stride + jb * width;
     LF_UNROLL for (int m = 0; m < M; ++m) {
-      LF_UNROLL for (int n = 0; n < N; ++n) acc[m][n].store(gates + m * stride + n * V::lanes);
+      T* gates = chunk.gates + rows[number + m] * chunk.gate_stride + jb * width;
+      LF_UNROLL for (int n = 0; n < N; ++n) acc[m][n].store(gates + n * V::lanes);
     }
   }
 };
 
 template <template <class> class CellOf, class V>
-void input_product(const ForwardChunk<typename V::scalar>& chunk, Range rows) {
+void input_product(const ForwardChunk<typename V::scalar>& chunk, const index* rows, index count) {
   for (index jb = 0; jb < ceil_div(chunk.H, V::lanes); ++jb) {
-    for_all_tiles<tile_rows<V>(CellOf<V>::gates)>(rows.end - rows.begin,
-                                                  InputProductJob<CellOf, V>{chunk, jb, rows.begin});
+    for_all_tiles<tile_rows<V>(CellOf<V>::gates)>(count, InputProductJob<CellOf, V>{chunk, jb, rows});
   }
 }
 
@@ -47,25 +45,23 @@ struct ProductJob {
   index H;  // units that the sum runs over
   T* const* out_rows;
   index column, valid;
-  Deal deal;
+  RowDeal deal;
 
   template <int M>
   LF_NOINLINE void run(index number) const {
     const T* a[M];
-    LF_UNROLL for (int m = 0; m < M; ++m) a[m] = rows + (deal.id + (number + m) * deal.size) * stride;
+    LF_UNROLL for (int m = 0; m < M; ++m) a[m] = rows + deal.row(number + m) * stride;
     V acc[M][N];
     LF_UNROLL for (int m = 0; m < M; ++m) { LF_UNROLL for (int n = 0; n < N; ++n) acc[m][n] = V::set(0); }
     accumulate_units<gates>(acc, a, w_t, H);
-    LF_UNROLL for (int m = 0; m < M; ++m) {
-      store_columns(acc[m], out_rows[deal.id + (number + m) * deal.size] + column, valid);
-    }
+    LF_UNROLL for (int m = 0; m < M; ++m) { store_columns(acc[m], out_rows[deal.row(number + m)] + column, valid); }
   }
 };
 
 // `count` dealt rows of width `columns` = rows times w_t, the sum over (unit, gate); w_t as packed by pack_transposed.
 template <int gates, class V>
 void product(const typename V::scalar* rows, index stride, const typename V::scalar* w_t, index H, index columns,
-             typename V::scalar* const* out_rows, Deal deal, index count) {
+             typename V::scalar* const* out_rows, RowDeal deal, index count) {
   for (index nb = 0; nb < column_blocks<V>(columns); ++nb) {
     const ColumnBlock block = column_block<V>(columns, nb);
     const index valid = columns - block.first;
@@ -91,18 +87,13 @@ void product(const typename V::scalar* rows, index stride, const typename V::sca
   }
 }
 
-// How many of `active` rows are dealt to this participant.
-LF_INLINE index dealt_rows(Deal deal, index active) {
-  return active > deal.id ? ceil_div(active - deal.id, deal.size) : 0;
-}
-
 // One step of M dealt rows and P unit blocks from jb on: the recurrent product, then the cell on the sums in registers.
 template <template <class> class CellOf, class V, bool save>
 struct ForwardStepJob {
   using T = typename V::scalar;
   const ForwardChunk<T>& chunk;
   index step, jb;
-  Deal deal;
+  RowDeal deal;
 
   template <int M>
   LF_INLINE void run(index number) const {
@@ -113,13 +104,13 @@ struct ForwardStepJob {
   LF_NOINLINE void run_panels(index number) const {
     constexpr int G = CellOf<V>::gates;
     constexpr index width = G * V::lanes;
-    const index row = deal.id + number * deal.size;
+    const index row = deal.row(number);
     const index panel = chunk.Ho * width;
     const index unit = jb * V::lanes;
     const T* h_prev = chunk.h[step % 2];
     const T* a[M];
-    LF_UNROLL for (int m = 0; m < M; ++m) a[m] = h_prev + (row + m * deal.size) * chunk.h_stride;
-    const index gate_step = deal.size * chunk.gate_stride;
+    LF_UNROLL for (int m = 0; m < M; ++m) a[m] = h_prev + (row + m * deal.step) * chunk.h_stride;
+    const index gate_step = deal.step * chunk.gate_stride;
     T* gates = chunk.gates + (chunk.first_row[step] + row) * chunk.gate_stride + jb * width;
     V acc[M][P * G];
     LF_UNROLL for (int m = 0; m < M; ++m) {
@@ -127,13 +118,13 @@ struct ForwardStepJob {
     }
     accumulate<P>(acc, a, 0, 1, chunk.w_hh + jb * panel, width, panel, chunk.Ho);
 
-    const index unit_step = deal.size * chunk.unit_stride;
+    const index unit_step = deal.step * chunk.unit_stride;
     const T* c_prev = chunk.c + (chunk.c_row[step] + row) * chunk.unit_stride + unit;
     T* c = chunk.c + (chunk.c_row[step + 1] + row) * chunk.unit_stride + unit;
     T* h = (chunk.w_hr ? chunk.u : chunk.h[(step + 1) % 2]) + row * chunk.unit_stride + unit;
     T* const* y_rows = chunk.w_hr ? nullptr : chunk.y_rows + chunk.first_row[step] + row;
     const index H = chunk.H;
-    const index size = deal.size;
+    const index next_row = deal.step;
     LF_UNROLL for (int m = 0; m < M; ++m) {
       LF_UNROLL for (int p = 0; p < P; ++p) {
         const index at = m * unit_step + p * V::lanes;
@@ -144,7 +135,7 @@ struct ForwardStepJob {
         if (y_rows) {
           const V outputs[1] = {next.h};
           const index first = unit + p * V::lanes;
-          store_columns(outputs, y_rows[m * size] + first, H - first);
+          store_columns(outputs, y_rows[m * next_row] + first, H - first);
         }
         if constexpr (save) {
           T* saved = gates + m * gate_step + p * width;
@@ -163,10 +154,10 @@ template <class V>
 constexpr bool single_rows_in_pairs = V::registers == 16 && V::lanes > 1;
 
 template <template <class> class CellOf, class V, bool save>
-LF_INLINE void forward_step(const ForwardChunk<typename V::scalar>& chunk, index step, Deal deal) {
+LF_INLINE void forward_step(const ForwardChunk<typename V::scalar>& chunk, index step, RowDeal deal) {
   using Job = ForwardStepJob<CellOf, V, save>;
   const index active = chunk.first_row[step + 1] - chunk.first_row[step];
-  const index count = dealt_rows(deal, active);
+  const index count = deal.count(active);
   const index blocks = ceil_div(chunk.H, V::lanes);
   index jb = 0;
   if constexpr (single_rows_in_pairs<V>) {
@@ -179,14 +170,14 @@ LF_INLINE void forward_step(const ForwardChunk<typename V::scalar>& chunk, index
     typename V::scalar* const* h_rows = chunk.h_rows[(step + 1) % 2];
     product<1, V>(chunk.u, chunk.unit_stride, chunk.w_hr, chunk.H, chunk.Ho, h_rows, deal, count);
     for (index number = 0; number < count; ++number) {
-      const index row = deal.id + number * deal.size;
+      const index row = deal.row(number);
       for (index k = 0; k < chunk.Ho; ++k) chunk.y_rows[chunk.first_row[step] + row][k] = h_rows[row][k];
     }
   }
 }
 
 template <template <class> class CellOf, class V>
-void forward_steps(const ForwardChunk<typename V::scalar>& chunk, Deal deal) {
+void forward_steps(const ForwardChunk<typename V::scalar>& chunk, RowDeal deal) {
   for (index step = 0; step < chunk.steps; ++step) {
     if (chunk.save) {
       forward_step<CellOf, V, true>(chunk, step, deal);

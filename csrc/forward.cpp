@@ -98,6 +98,11 @@ class ForwardPass {
 
     index* const first_row = work.first_row + crew.id() * (g.chunk_steps + 1);
     index* const c_row = work.c_row + crew.id() * (g.chunk_steps + 1);
+    index* const product_rows = work.product_rows + crew.id() * g.chunk_rows;
+    const RowDeal own = plan_.rows_of(crew);
+    // Each takes the input product of the rows of its steps when all have as many: no row of gates then moves from one
+    // core to another, and nobody waits between the two. Else the products are shared out evenly.
+    const bool own_product = schedule.even() && g.B % crew.size() == 0;
     const Sequence<T> x = input(layer);
     T* const y = y_[static_cast<std::size_t>(layer)] + direction * g.Ho;
     ForwardChunk<T> chunk{
@@ -125,16 +130,20 @@ class ForwardPass {
     for (const Span& span : schedule.spans()) {
       T** const y_rows = work.y_rows[(&span - schedule.spans().data()) % 2];
       index row = 0;
+      index products = 0;
       for (index s = 0; s < span.steps; ++s) {
         const index step = span.step + s;
         const index active = schedule.active(step);
         first_row[s] = row;
         c_row[s] = !saves() || step == 0 ? 0 : s == 0 ? g.B + span.first_row - schedule.active(step - 1) : c_row[s];
         c_row[s + 1] = saves() ? g.B + span.first_row + row : 0;
-        for (index b = crew.id(); b < active; b += crew.size()) {
+        const index count = own.count(active);
+        for (index number = 0; number < count; ++number) {
+          const index b = own.row(number);
           const index t = plan_.time(direction, step, b);
           const index original = schedule.original(b);
           work.x_rows[row + b] = schedule.find(x, t, original);
+          if (own_product) product_rows[products++] = row + b;
           y_rows[row + b] = y + schedule.sequence_row(t, original) * plan_.width;
         }
         row += active;
@@ -148,12 +157,17 @@ class ForwardPass {
         chunk.h_rows[parity] = work.h_rows[(span.step + parity) % 2];
       }
       if (company.halted(everybody, crew)) return;
-      kernels.input_product(chunk, crew.share(row, max_rows));
-      crew.wait();
-      kernels.forward_steps(chunk, {crew.id(), crew.size()});
+      if (!own_product) {
+        const Range share = crew.share(row, max_rows);
+        for (index shared = share.begin; shared < share.end; ++shared) product_rows[products++] = shared;
+      }
+      kernels.input_product(chunk, product_rows, products);
+      if (!own_product) crew.wait();
+      kernels.forward_steps(chunk, own);
     }
     if (schedule.spans().empty()) crew.wait();  // for the states
-    for (index b = crew.id(); b < g.B; b += crew.size()) {
+    for (index number = 0; number < own.count(g.B); ++number) {
+      const index b = own.row(number);
       const index length = schedule.length(b);
       const index out = state * g.B + schedule.original(b);
       std::copy_n(work.h[length % 2] + b * g.h_stride, g.Ho, args_.hn + out * g.Ho);

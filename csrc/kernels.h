@@ -75,9 +75,21 @@ struct BackwardChunk {
   T* panel_p;  // [P][rows]
 };
 
-// The rows of a step are dealt to the participants in turn, so that each has as many as the others at every step.
+// A participant's number and how many there are.
 struct Deal {
   index id, size;
+};
+
+// Rows of a step that belong to one participant: first, first + step, ... below end.
+struct RowDeal {
+  index first, step, end;
+
+  index row(index number) const { return first + number * step; }
+  // How many of them are among the first `active`.
+  index count(index active) const {
+    const index last = active < end ? active : end;
+    return last > first ? (last - first + step - 1) / step : 0;
+  }
 };
 
 template <class T>
@@ -90,9 +102,9 @@ struct LayerKernels {
   void (*pack_projection)(const T* w_hr, index P, index H, T* packed);
   void (*pack_projection_transposed)(const T* w_hr, index P, index H, T* packed);
   void (*unpack_projection)(const T* packed, index P, index H, T* w_hr);
-  void (*input_product)(const ForwardChunk<T>&, Range rows);
-  void (*forward_steps)(const ForwardChunk<T>&, Deal rows);
-  void (*backward_steps)(const BackwardChunk<T>&, Deal rows);
+  void (*input_product)(const ForwardChunk<T>&, const index* rows, index count);
+  void (*forward_steps)(const ForwardChunk<T>&, RowDeal rows);
+  void (*backward_steps)(const BackwardChunk<T>&, RowDeal rows);
   void (*input_gradient)(const BackwardChunk<T>&, Range rows);
   void (*pack_panels)(const BackwardChunk<T>&, Deal tiles);
   void (*weight_gradient)(const BackwardChunk<T>&, Deal tiles);

@@ -99,6 +99,7 @@ class Schedule {
     return sequence.data + (packed_ ? packed_step(t) * sequence.b_stride : t * sequence.t_stride) +
            b * sequence.b_stride;
   }
+  bool even() const { return rows_ == T_ * B_; }  // whether all rows are active at every step
   const std::vector<Span>& spans() const { return spans_; }
   index rows() const { return rows_; }
   index most_rows() const { return most_rows_; }
@@ -183,7 +184,8 @@ struct ForwardWorkspace {
   T** y_rows[2];     // of chunks in turn: a slower thread may still write through those of the chunk before
   index* first_row;  // [threads][steps+1]
   index* c_row;
-  T* gates;  // of one chunk; unused in training, where the reserve has all
+  index* product_rows;  // [threads][chunk_rows]
+  T* gates;             // of one chunk; unused in training, where the reserve has all
   T* c;
 
   ForwardWorkspace(Arena& arena, const Geometry<T>& g, int threads, bool save)
@@ -197,6 +199,7 @@ struct ForwardWorkspace {
         y_rows{arena.take<T*>({g.chunk_rows}), arena.take<T*>({g.chunk_rows})},
         first_row(arena.take<index>({threads, g.chunk_steps + 1})),
         c_row(arena.take<index>({threads, g.chunk_steps + 1})),
+        product_rows(arena.take<index>({threads, g.chunk_rows})),
         gates(arena.take<T>({save ? 0 : g.chunk_rows, g.gate_stride})),
         c(arena.take<T>({save ? 0 : g.B, g.unit_stride})) {}
 };

@@ -40,6 +40,16 @@ struct Plan {
   index time(int direction, index step, index row) const {
     return reversed(direction) ? schedule.length(row) - 1 - step : step;
   }
+  // The sorted rows that a participant works on. In blocks when all are active to the end; in turn when they are not,
+  // so that every participant has as many as the others at every step.
+  RowDeal rows_of(const Crew& crew) const {
+    if (schedule.even()) {
+      const Range own = crew.share(shape.B);
+      return {own.begin, 1, own.end};
+    }
+    return {crew.id(), crew.size(), shape.B};
+  }
+
   bool reversed(int direction) const { return direction == 1 || shape.reverse; }
 
  private:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .parts import FORWARD, GIL, LAYERS_BACKWARD, LAYERS_FORWARD, MEMORY, STACK, TEAM, THREADS, replaced
+from .parts import GIL, LAYERS_BACKWARD, LAYERS_FORWARD, MEMORY, STACK, TEAM, THREADS, replaced
 
 DEFECTS = [
     replaced(
@@ -15,16 +15,23 @@ DEFECTS = [
     replaced(
         "36b",
         "one thread's rows of a step skipped",
-        FORWARD,
-        "return active > deal.id ? ceil_div(active - deal.id, deal.size) : 0;",
-        "return active > deal.id && deal.id < 2 ? ceil_div(active - deal.id, deal.size) : 0;",
+        STACK,
+        "return {crew.id(), crew.size(), shape.B};",
+        "return {crew.id(), crew.size(), crew.id() < 2 ? shape.B : 0};",
     ),
     replaced(
         "t1",
         "no barrier between the input product and the steps",
         LAYERS_FORWARD,
-        "      crew.wait();\n      kernels.forward_steps",
-        "      kernels.forward_steps",
+        "      if (!own_product) crew.wait();\n",
+        "",
+    ),
+    replaced(
+        "t17",
+        "the last row of a block of rows skipped",
+        STACK,
+        "return {own.begin, 1, own.end};",
+        "return {own.begin, 1, own.end - (crew.id() == 1)};",
     ),
     replaced(
         "t2",
