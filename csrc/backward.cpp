@@ -18,7 +18,7 @@ class BackwardPass {
     std::size_t bytes = 0;
     for (int layer = 0; layer < s.layers; ++layer) {
       Arena measure(nullptr);
-      BackwardWorkspace<T>(measure, plan.geometry(layer), plan.threads);
+      BackwardWorkspace<T>(measure, plan.geometry(layer), plan.threads, plan.direct());
       bytes = std::max(bytes, measure.used());
     }
     for (int crew = 0; crew < plan.crews(); ++crew) workspaces_[crew] = Block(bytes);
@@ -88,7 +88,8 @@ class BackwardPass {
     const Schedule& schedule = plan_.schedule;
     const Geometry<T> g = plan_.geometry(layer);
     Arena arena(workspaces_[workspace].data());
-    const BackwardWorkspace<T> work(arena, g, plan_.threads);
+    const bool direct = plan_.direct();
+    const BackwardWorkspace<T> work(arena, g, plan_.threads, direct);
     const DirectionReserve<T>& reserve = reserve_.of(plan_.shape, layer, direction);
     const index state = layer * plan_.shape.directions + direction;
     const WeightGradients<T>& dw = args_.weights[state];
@@ -96,8 +97,8 @@ class BackwardPass {
     const bool projected = g.P > 0;
 
     Turns turn(crew);
-    if (turn.mine()) std::fill_n(work.dw_ih, g.gates * g.padded_H * (g.I + 1), T(0));
-    if (turn.mine()) std::fill_n(work.dw_hh, g.gates * g.padded_H * g.Ho, T(0));
+    if (!direct && turn.mine()) std::fill_n(work.dw_ih, g.gates * g.padded_H * (g.I + 1), T(0));
+    if (!direct && turn.mine()) std::fill_n(work.dw_hh, g.gates * g.padded_H * g.Ho, T(0));
     if (turn.mine()) std::fill_n(work.dw_hr, g.P * g.padded_H, T(0));
     if (turn.mine()) {
       const T* dhn = args_.dhn ? args_.dhn + state * g.B * g.Ho : nullptr;
@@ -191,15 +192,17 @@ class BackwardPass {
       kernels.backward_steps(chunk, own);
       crew.wait();
       if (dx) kernels.input_gradient(chunk, crew.share(row, max_rows));
-      if (wants_weights) {
+      if (direct) {
+        kernels.direct_weight_gradient(chunk, dw, crew.share(g.H));
+      } else if (wants_weights) {
         kernels.pack_panels(chunk, deal);
         crew.wait();
         kernels.weight_gradient(chunk, deal);
       }
     }
     crew.wait();
-    if (turn.mine()) kernels.unpack_weights(work.dw_ih, g.H, g.I, true, dw.w_ih, dw.b);
-    if (turn.mine()) kernels.unpack_weights(work.dw_hh, g.H, g.Ho, false, dw.w_hh, nullptr);
+    if (!direct && turn.mine()) kernels.unpack_weights(work.dw_ih, g.H, g.I, true, dw.w_ih, dw.b);
+    if (!direct && turn.mine()) kernels.unpack_weights(work.dw_hh, g.H, g.Ho, false, dw.w_hh, nullptr);
     if (dw.w_hr && turn.mine()) kernels.unpack_projection(work.dw_hr, g.P, g.H, dw.w_hr);
     for (index number = 0; number < own.count(g.B); ++number) {
       const index b = own.row(number);

@@ -87,6 +87,45 @@ void product(const typename V::scalar* rows, index stride, const typename V::sca
   }
 }
 
+// The cell on the pre-activations of M rows, `row_step` apart from `row` on, and P unit blocks from jb on.
+template <template <class> class CellOf, bool save, int P, class V, int M, int N>
+LF_INLINE void finish_step(const ForwardChunk<typename V::scalar>& chunk, index step, index jb, index row,
+                           index row_step, const V (&acc)[M][N]) {
+  using T = typename V::scalar;
+  constexpr int G = CellOf<V>::gates;
+  constexpr index width = G * V::lanes;
+  const index unit = jb * V::lanes;
+  const index gate_step = row_step * chunk.gate_stride;
+  const index unit_step = row_step * chunk.unit_stride;
+  T* gates = chunk.gates + (chunk.first_row[step] + row) * chunk.gate_stride + jb * width;
+  const T* c_prev = chunk.c + (chunk.c_row[step] + row) * chunk.unit_stride + unit;
+  T* c = chunk.c + (chunk.c_row[step + 1] + row) * chunk.unit_stride + unit;
+  T* h = (chunk.w_hr ? chunk.u : chunk.h[(step + 1) % 2]) + row * chunk.unit_stride + unit;
+  T* const* y_rows = chunk.w_hr ? nullptr : chunk.y_rows + chunk.first_row[step] + row;
+  const index H = chunk.H;
+  LF_UNROLL for (int m = 0; m < M; ++m) {
+    LF_UNROLL for (int p = 0; p < P; ++p) {
+      const index at = m * unit_step + p * V::lanes;
+      const auto next = CellOf<V>::forward({acc[m][p * G], acc[m][p * G + 1], acc[m][p * G + 2], acc[m][p * G + 3]},
+                                           V::load(c_prev + at));
+      next.c.store(c + at);
+      next.h.store(h + at);
+      if (y_rows) {
+        const V outputs[1] = {next.h};
+        const index first = unit + p * V::lanes;
+        store_columns(outputs, y_rows[m * row_step] + first, H - first);
+      }
+      if constexpr (save) {
+        T* saved = gates + m * gate_step + p * width;
+        next.gates.i.store(saved);
+        next.gates.f.store(saved + V::lanes);
+        next.gates.g.store(saved + 2 * V::lanes);
+        next.gates.o.store(saved + 3 * V::lanes);
+      }
+    }
+  }
+}
+
 // One step of M dealt rows and P unit blocks from jb on: the recurrent product, then the cell on the sums in registers.
 template <template <class> class CellOf, class V, bool save>
 struct ForwardStepJob {
@@ -106,46 +145,17 @@ struct ForwardStepJob {
     constexpr index width = G * V::lanes;
     const index row = deal.row(number);
     const index panel = chunk.Ho * width;
-    const index unit = jb * V::lanes;
     const T* h_prev = chunk.h[step % 2];
     const T* a[M];
     LF_UNROLL for (int m = 0; m < M; ++m) a[m] = h_prev + (row + m * deal.step) * chunk.h_stride;
     const index gate_step = deal.step * chunk.gate_stride;
-    T* gates = chunk.gates + (chunk.first_row[step] + row) * chunk.gate_stride + jb * width;
+    const T* gates = chunk.gates + (chunk.first_row[step] + row) * chunk.gate_stride + jb * width;
     V acc[M][P * G];
     LF_UNROLL for (int m = 0; m < M; ++m) {
       LF_UNROLL for (int n = 0; n < P * G; ++n) acc[m][n] = V::load(gates + m * gate_step + n * V::lanes);
     }
     accumulate<P>(acc, a, 0, 1, chunk.w_hh + jb * panel, width, panel, chunk.Ho);
-
-    const index unit_step = deal.step * chunk.unit_stride;
-    const T* c_prev = chunk.c + (chunk.c_row[step] + row) * chunk.unit_stride + unit;
-    T* c = chunk.c + (chunk.c_row[step + 1] + row) * chunk.unit_stride + unit;
-    T* h = (chunk.w_hr ? chunk.u : chunk.h[(step + 1) % 2]) + row * chunk.unit_stride + unit;
-    T* const* y_rows = chunk.w_hr ? nullptr : chunk.y_rows + chunk.first_row[step] + row;
-    const index H = chunk.H;
-    const index next_row = deal.step;
-    LF_UNROLL for (int m = 0; m < M; ++m) {
-      LF_UNROLL for (int p = 0; p < P; ++p) {
-        const index at = m * unit_step + p * V::lanes;
-        const auto next = CellOf<V>::forward({acc[m][p * G], acc[m][p * G + 1], acc[m][p * G + 2], acc[m][p * G + 3]},
-                                             V::load(c_prev + at));
-        next.c.store(c + at);
-        next.h.store(h + at);
-        if (y_rows) {
-          const V outputs[1] = {next.h};
-          const index first = unit + p * V::lanes;
-          store_columns(outputs, y_rows[m * next_row] + first, H - first);
-        }
-        if constexpr (save) {
-          T* saved = gates + m * gate_step + p * width;
-          next.gates.i.store(saved);
-          next.gates.f.store(saved + V::lanes);
-          next.gates.g.store(saved + 2 * V::lanes);
-          next.gates.o.store(saved + 3 * V::lanes);
-        }
-      }
-    }
+    finish_step<CellOf, save, P>(chunk, step, jb, row, deal.step, acc);
   }
 };
 

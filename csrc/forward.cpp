@@ -17,7 +17,7 @@ class ForwardPass {
     std::size_t bytes = 0;
     for (int layer = 0; layer < plan.shape.layers; ++layer) {
       Arena measure(nullptr);
-      ForwardWorkspace<T>(measure, plan.geometry(layer), plan.threads, saves());
+      ForwardWorkspace<T>(measure, plan.geometry(layer), plan.threads, saves(), plan.direct());
       bytes = std::max(bytes, measure.used());
     }
     for (int crew = 0; crew < plan.crews(); ++crew) workspaces_[crew] = Block(bytes);
@@ -73,7 +73,8 @@ class ForwardPass {
     const Schedule& schedule = plan_.schedule;
     const Geometry<T> g = plan_.geometry(layer);
     Arena arena(workspaces_[workspace].data());
-    const ForwardWorkspace<T> work(arena, g, plan_.threads, saves());
+    const bool direct = plan_.direct();
+    const ForwardWorkspace<T> work(arena, g, plan_.threads, saves(), direct);
     const DirectionReserve<T>& reserve = reserve_.of(plan_.shape, layer, direction);
     const index state = layer * plan_.shape.directions + direction;
     const Weights<T>& w = args_.weights[state];
@@ -81,8 +82,8 @@ class ForwardPass {
     T* const c = saves() ? reserve.c : work.c;
 
     Turns turn(crew);
-    if (turn.mine()) kernels.pack_weights(w.w_ih, g.H, g.I, w.b_ih, w.b_hh, true, work.w_ih);
-    if (turn.mine()) kernels.pack_weights(w.w_hh, g.H, g.Ho, nullptr, nullptr, false, work.w_hh);
+    if (!direct && turn.mine()) kernels.pack_weights(w.w_ih, g.H, g.I, w.b_ih, w.b_hh, true, work.w_ih);
+    if (!direct && turn.mine()) kernels.pack_weights(w.w_hh, g.H, g.Ho, nullptr, nullptr, false, work.w_hh);
     if (saves() && turn.mine()) kernels.pack_transposed(w.w_ih, g.H, g.I, reserve.w_ih_t);
     if (saves() && turn.mine()) kernels.pack_transposed(w.w_hh, g.H, g.Ho, reserve.w_hh_t);
     if (w.w_hr && turn.mine()) kernels.pack_projection(w.w_hr, g.P, g.H, work.w_hr);
@@ -157,6 +158,11 @@ class ForwardPass {
         chunk.h_rows[parity] = work.h_rows[(span.step + parity) % 2];
       }
       if (company.halted(everybody, crew)) return;
+      if (direct) {
+        kernels.direct_step(chunk, w, crew.share((g.H + g.lanes - 1) / g.lanes));
+        crew.wait();
+        continue;
+      }
       if (!own_product) {
         const Range share = crew.share(row, max_rows);
         for (index shared = share.begin; shared < share.end; ++shared) product_rows[products++] = shared;

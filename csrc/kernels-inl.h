@@ -9,6 +9,8 @@
 
 #include "forward-inl.h"
 
+#include "direct-inl.h"
+
 #include "backward-inl.h"
 
 // Independent chains of fma: enough to hide its latency, few enough for 16 registers.
@@ -43,7 +45,9 @@ constexpr LayerKernels<typename V::scalar> layer_kernels() {
           backward_steps<CellOf, V>,
           input_gradient<CellOf, V>,
           pack_panels<CellOf, V>,
-          weight_gradient<CellOf, V>};
+          weight_gradient<CellOf, V>,
+          direct_step<CellOf, V>,
+          direct_weight_gradient<CellOf, V>};
 }
 
 // In the order of enum Cell.

@@ -50,6 +50,9 @@ class Arena {
 // in the cache. Never depends on the threads.
 inline constexpr index chunk_rows = 192;
 
+// From the rows of a single step on that make packing the weights worth while. Measured: no difference at 4, H 64 to 256.
+inline constexpr index direct_rows = 4;
+
 // A stretch of steps. Rows are (step, row of the sorted batch), active ones only, in this order.
 struct Span {
   index step, steps;
@@ -188,9 +191,10 @@ struct ForwardWorkspace {
   T* gates;             // of one chunk; unused in training, where the reserve has all
   T* c;
 
-  ForwardWorkspace(Arena& arena, const Geometry<T>& g, int threads, bool save)
-      : w_ih(arena.take<T>({g.gates, g.padded_H, g.I + 1})),
-        w_hh(arena.take<T>({g.gates, g.padded_H, g.Ho})),
+  // `direct`: without packed weights.
+  ForwardWorkspace(Arena& arena, const Geometry<T>& g, int threads, bool save, bool direct)
+      : w_ih(arena.take<T>({direct ? 0 : g.gates, g.padded_H, g.I + 1})),
+        w_hh(arena.take<T>({direct ? 0 : g.gates, g.padded_H, g.Ho})),
         w_hr(arena.take<T>({g.padded(g.P), g.H})),
         h{arena.take<T>({g.B, g.h_stride}), arena.take<T>({g.B, g.h_stride})},
         h_rows{arena.take<T*>({g.B}), arena.take<T*>({g.B})},
@@ -227,7 +231,8 @@ struct BackwardWorkspace {
   T* panel_h;
   T* panel_p;
 
-  BackwardWorkspace(Arena& arena, const Geometry<T>& g, int threads)
+  // `direct`: without packed gradients.
+  BackwardWorkspace(Arena& arena, const Geometry<T>& g, int threads, bool direct)
       : dh(arena.take<T>({g.B, g.h_stride})),
         dc(arena.take<T>({g.B, g.unit_stride})),
         du(arena.take<T>({g.P > 0 ? g.B : 0, g.unit_stride})),
@@ -242,8 +247,8 @@ struct BackwardWorkspace {
         x_rows(arena.take<const T*>({g.chunk_rows})),
         h_rows(arena.take<const T*>({g.chunk_rows})),
         first_row(arena.take<index>({threads, 4, g.chunk_steps + 1})),
-        dw_ih(arena.take<T>({g.gates, g.padded_H, g.I + 1})),
-        dw_hh(arena.take<T>({g.gates, g.padded_H, g.Ho})),
+        dw_ih(arena.take<T>({direct ? 0 : g.gates, g.padded_H, g.I + 1})),
+        dw_hh(arena.take<T>({direct ? 0 : g.gates, g.padded_H, g.Ho})),
         dw_hr(arena.take<T>({g.P, g.padded_H})),
         panel_x(arena.take<T>({g.I + 1, g.chunk_rows})),
         panel_h(arena.take<T>({g.Ho, g.chunk_rows})),

@@ -30,6 +30,9 @@ struct Plan {
     split_directions = s.directions == 2 && threads > 1;
   }
 
+  // Whether packing the weights would cost more than the one step that they are packed for.
+  bool direct() const { return shape.T == 1 && shape.P == 0 && shape.B <= direct_rows; }
+
   Geometry<T> geometry(int layer) const { return Geometry<T>(kernels, schedule, shape, layer); }
   int crews() const { return split_directions ? 2 : 1; }
 

@@ -19,6 +19,7 @@ struct F32 {
   using scalar = float;
   static constexpr int lanes = 8;
   static constexpr int registers = 16;
+  static constexpr int columns = 4;  // of load_columns
   __m256 raw;
 
   static LF_INLINE __m256i first_lanes(index count) {
@@ -38,6 +39,7 @@ struct F64 {
   using scalar = double;
   static constexpr int lanes = 4;
   static constexpr int registers = 16;
+  static constexpr int columns = 2;
   __m256d raw;
 
   static LF_INLINE __m256i first_lanes(index count) {
@@ -92,6 +94,31 @@ LF_INLINE void interleave(F64 a, F64 b, F64& low, F64& high) {
   const __m256d odd = _mm256_unpackhi_pd(a.raw, b.raw);
   low = {_mm256_permute2f128_pd(even, odd, 0x20)};
   high = {_mm256_permute2f128_pd(even, odd, 0x31)};
+}
+// Lane r of out[k] = element k of row r. Four rows of 128 bits at a time, transposed within the 128-bit lanes.
+LF_INLINE void load_columns(const float* rows, index stride, F32 (&out)[4]) {
+  __m256 quad[4];
+  for (int r = 0; r < 4; ++r) {
+    const float* from = rows + r * stride;
+    quad[r] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from)), _mm_loadu_ps(from + 4 * stride), 1);
+  }
+  const __m256d low01 = _mm256_castps_pd(_mm256_unpacklo_ps(quad[0], quad[1]));
+  const __m256d low23 = _mm256_castps_pd(_mm256_unpacklo_ps(quad[2], quad[3]));
+  const __m256d high01 = _mm256_castps_pd(_mm256_unpackhi_ps(quad[0], quad[1]));
+  const __m256d high23 = _mm256_castps_pd(_mm256_unpackhi_ps(quad[2], quad[3]));
+  out[0] = {_mm256_castpd_ps(_mm256_unpacklo_pd(low01, low23))};
+  out[1] = {_mm256_castpd_ps(_mm256_unpackhi_pd(low01, low23))};
+  out[2] = {_mm256_castpd_ps(_mm256_unpacklo_pd(high01, high23))};
+  out[3] = {_mm256_castpd_ps(_mm256_unpackhi_pd(high01, high23))};
+}
+LF_INLINE void load_columns(const double* rows, index stride, F64 (&out)[2]) {
+  __m256d pair[2];
+  for (int r = 0; r < 2; ++r) {
+    const double* from = rows + r * stride;
+    pair[r] = _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(from)), _mm_loadu_pd(from + 2 * stride), 1);
+  }
+  out[0] = {_mm256_unpacklo_pd(pair[0], pair[1])};
+  out[1] = {_mm256_unpackhi_pd(pair[0], pair[1])};
 }
 
 #include "../kernels-inl.h"

@@ -6,6 +6,7 @@ struct Single {
   using scalar = T;
   static constexpr int lanes = 1;
   static constexpr int registers = 16;
+  static constexpr int columns = 1;
   T raw;
 
   static LF_INLINE Single set(T value) { return {value}; }
@@ -46,6 +47,7 @@ struct Single {
     __builtin_memcpy(&value.raw, &bits, sizeof bits);
     return value;
   }
+  friend LF_INLINE void load_columns(const T* rows, index, Single (&out)[1]) { out[0] = {*rows}; }
   // One lane has no halves; transpose_square never gets here.
   friend LF_INLINE void interleave(Single a, Single b, Single& low, Single& high) { low = a, high = b; }
 };
