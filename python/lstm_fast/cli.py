@@ -151,7 +151,7 @@ def bench(options: argparse.Namespace) -> int:
             say(f"  {report.engine_line(made, threads)}")
         for made in missing:
             say(f"  {report.missing_line(made)}")
-        with report.progress(console, grid) as move:
+        with report.progress(console, sum(map(sweep.cost, grid))) as move:
             budget = QUICK_BUDGET if options.quick else FULL_BUDGET
             measured = sweep.run(grid, classes, number, budget, move)
         content = report.as_json(measured, classes, missing, threads)

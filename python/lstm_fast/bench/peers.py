@@ -17,6 +17,35 @@ from .packages import installed, require, version
 from .problems import Array, Arrays, Problem
 
 
+def _with_weights(torch: Any, module: Any, problem: Problem, arrays: Arrays) -> Any:
+    names = zip(module.state_dict(), problem.parameter_names, strict=True)
+    module.load_state_dict({theirs: torch.from_numpy(arrays[ours]) for theirs, ours in names})
+    return module
+
+
+def nn_lstm(torch: Any, problem: Problem, arrays: Arrays) -> Any:
+    """``torch.nn.LSTM`` with a problem's weights."""
+    layer = torch.nn.LSTM(
+        problem.inputs,
+        problem.hidden,
+        problem.layers,
+        bidirectional=problem.directions == 2,
+        proj_size=problem.projection,
+        dtype=getattr(torch, problem.dtype),
+    )
+    if problem.projection:  # PyTorch says once that this is not its fast path
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            layer(torch.zeros(1, 1, problem.inputs, dtype=getattr(torch, problem.dtype)))
+    return _with_weights(torch, layer, problem, arrays)
+
+
+def nn_lstm_cell(torch: Any, problem: Problem, arrays: Arrays) -> Any:
+    """``torch.nn.LSTMCell`` with the weights of one layer."""
+    cell = torch.nn.LSTMCell(problem.inputs, problem.hidden, dtype=getattr(torch, problem.dtype))
+    return _with_weights(torch, cell, problem, arrays)
+
+
 class PyTorch:
     """``torch.nn.LSTM`` on the CPU: inference_mode forward, autograd for the training pass.
 
@@ -38,26 +67,8 @@ class PyTorch:
         self._state = tensors["h0"], tensors["c0"]
         self._layer_state = tuple(state[None] if problem.single else state for state in self._state)
         self._dy = tensors["dy"]
-        dtype = getattr(torch, problem.dtype)
-        self._layer = torch.nn.LSTM(
-            problem.inputs,
-            problem.hidden,
-            problem.layers,
-            bidirectional=problem.directions == 2,
-            proj_size=problem.projection,
-            dtype=dtype,
-        )
-        self._cell = torch.nn.LSTMCell(problem.inputs, problem.hidden, dtype=dtype)
-        with torch.no_grad():
-            for parameter, name in zip(self._layer.parameters(), problem.parameter_names, strict=True):
-                parameter.copy_(tensors[name])
-            for parameter, own in zip(self._cell.parameters(), self._layer.parameters(), strict=False):
-                if parameter.shape == own.shape:  # a projected layer has no cell
-                    parameter.copy_(own)
-        if problem.projection:  # PyTorch says once that this is not its fast path
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                self.forward()
+        self._layer = nn_lstm(torch, problem, arrays)
+        self._cell: Any = None if problem.variant else nn_lstm_cell(torch, problem, arrays)
 
     def _run(self) -> tuple[Any, Any]:
         if self._lengths is None:

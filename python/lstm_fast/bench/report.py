@@ -14,8 +14,8 @@ from .engines import PASSES, EngineClass
 from .machine import command_line, describe
 from .packages import pip_command, require
 from .peers import engine_version, missing_packages
-from .problems import Problem
-from .sweep import OURS, Measurement, Row, Sweep, cost
+from .sweep import OURS, Measurement, Row, Sweep
+from .timing import FmaPeak
 
 FORMAT = 1  # of the JSON file; raised when a reader would have to change
 
@@ -29,8 +29,8 @@ def console() -> Any:
 
 
 @contextlib.contextmanager
-def progress(console: Any, problems: Sequence[Problem]) -> Iterator[Callable[[str, float], None]]:
-    """A progress bar over the problems' total cost; yields the function that moves it."""
+def progress(console: Any, total: float) -> Iterator[Callable[[str, float], None]]:
+    """A progress bar up to ``total``; yields the function that moves it."""
     rich = require("rich.progress", "bench")
     columns = (
         rich.BarColumn(),
@@ -39,7 +39,7 @@ def progress(console: Any, problems: Sequence[Problem]) -> Iterator[Callable[[st
         rich.TextColumn("{task.description}"),
     )
     with rich.Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=sum(map(cost, problems)))
+        task = bar.add_task("", total=total)
 
         def move(line: str, done: float) -> None:
             bar.update(task, description=line, completed=done)
@@ -152,6 +152,30 @@ def _as_json(measured: Measurement) -> dict[str, Any]:
     }
 
 
+def header(peak: FmaPeak) -> dict[str, Any]:
+    """The first lines of the JSON file: what the figures depend on."""
+    return {
+        "format": FORMAT,
+        "command": command_line(),
+        "machine": describe(),
+        "fma_peak_gflops": peak.gflops,
+        "passes": list(PASSES),
+    }
+
+
+def row_as_json(row: Row) -> dict[str, Any]:
+    """A row's problem and measurements; ratios above 1 where lstm_fast is faster."""
+    p = row.problem
+    shape = {"T": p.steps, "B": p.batch, "I": p.inputs, "H": p.hidden, "P": p.projection}
+    kind = {"layers": p.layers, "directions": p.directions, "valid_share": p.valid_share}
+    return (
+        {"cell": p.cell, "dtype": p.dtype, **shape, **kind, "pass": row.which}
+        | {"cpu_share": row.cpu_share, "threads_used": row.threads_used, "barrier_ns": row.barrier_ns}
+        | {"ratios": {name: row.ratio(name) for name in row.engines if name != OURS}}
+        | {"engines": {name: _as_json(measured) for name, measured in row.engines.items()}}
+    )
+
+
 def as_json(
     sweep: Sweep, classes: Sequence[EngineClass], missing: Sequence[EngineClass], threads: dict[str, str]
 ) -> Any:
@@ -159,26 +183,13 @@ def as_json(
 
     ``peak_share`` is of ``fma_peak_gflops``, one core's, times ``threads_used``; FLOPs count valid steps only.
     """
-    rows = []
-    for row in sweep.rows:
-        p = row.problem
-        shape = {"T": p.steps, "B": p.batch, "I": p.inputs, "H": p.hidden, "P": p.projection}
-        kind = {"layers": p.layers, "directions": p.directions, "valid_share": p.valid_share}
-        engines = {name: _as_json(m) for name, m in row.engines.items()}
-        rows.append(
-            {"cell": p.cell, "dtype": p.dtype, **shape, **kind, "pass": row.which}
-            | {"ns_per_step": row.ns_per_step, "gflops": row.gflops}
-            | {"peak_share": sweep.peak_share(row), "cpu_share": row.cpu_share}
-            | {"threads_used": row.threads_used, "barrier_ns": row.barrier_ns}
-            | {"padded": row.padded and _as_json(row.padded), "ragged_overhead": row.ragged_overhead}
-            | {"ratios": {name: row.ratio(name) for name in row.engines if name != OURS}, "engines": engines}
-        )
-    return {
-        "format": FORMAT,
-        "command": command_line(),
-        "machine": describe(),
-        "fma_peak_gflops": sweep.peak.gflops,
-        "passes": list(PASSES),
+    rows = [
+        row_as_json(row)
+        | {"ns_per_step": row.ns_per_step, "gflops": row.gflops, "peak_share": sweep.peak_share(row)}
+        | {"padded": row.padded and _as_json(row.padded), "ragged_overhead": row.ragged_overhead}
+        for row in sweep.rows
+    ]
+    return header(sweep.peak) | {
         "engines": {
             made.name: {
                 "version": engine_version(made),

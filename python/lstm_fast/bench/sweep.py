@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ from .engines import (
     timed_call,
 )
 from .problems import Array, Arrays, Problem
-from .timing import FmaPeak, alternate, median
+from .timing import Call, FmaPeak, alternate, median
 
 OURS = "lstm_fast"
 PADDED = f"{OURS}, padded"
@@ -36,10 +36,16 @@ class Measurement:
     error: float
     bound: float
     samples: list[float] = field(default_factory=list)
+    refused: str = ""  # why it does not count although its numbers may be right
 
     @property
     def ok(self) -> bool:
-        return self.error <= self.bound
+        return self.error <= self.bound and not self.refused
+
+    @property
+    def fault(self) -> str:
+        """What is wrong with one that is not :attr:`ok`."""
+        return self.refused or f"error {self.error:.3g} above {self.bound:.3g}"
 
     @property
     def seconds(self) -> float:
@@ -48,7 +54,7 @@ class Measurement:
 
 @dataclass
 class Row:
-    """One problem and pass; ``engines`` holds those that ran, by name."""
+    """One problem and pass; ``engines`` holds those that ran, by name. ``case``: of modules, what was called."""
 
     problem: Problem
     which: str
@@ -57,6 +63,27 @@ class Row:
     threads_used: int = 1  # by our call; small problems run on fewer than asked for
     barrier_ns: float = 0.0  # of the team, just before and after timing; 0 with one thread
     padded: Measurement | None = None  # of a ragged problem: ours with every row of full length
+    case: str = ""
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (self.case, str(self.problem), self.which)))
+
+    def time(
+        self,
+        calls: Mapping[str, Call],
+        measured: Mapping[str, Measurement],
+        threads: int,
+        budget: float,
+        on_round: Callable[[float], object],
+    ) -> None:
+        """Time, in turn, the calls whose results were right: fill in their samples and what the timing was like."""
+        right = {name: call for name, call in calls.items() if measured[name].ok}
+        barriers = [core.barrier_ns(threads)]
+        samples, self.cpu_share = alternate(right, budget, on_round, settle=threads > 1)
+        for name, found in samples.items():
+            measured[name].samples = found
+        barriers.append(core.barrier_ns(threads))
+        self.barrier_ns = statistics.mean(barriers)
 
     @property
     def ns_per_step(self) -> float | None:
@@ -107,7 +134,7 @@ class Sweep:
     def failures(self) -> list[str]:
         """One line for every wrong result."""
         return [
-            f"{name}: {row.problem} {row.which}: error {m.error:.3g} above {m.bound:.3g}"
+            f"{name}: {row}: {m.fault}"
             for row in self.rows
             for name, m in (row.engines | ({PADDED: row.padded} if row.padded else {})).items()
             if not m.ok
@@ -158,7 +185,8 @@ def cost(problem: Problem) -> float:
     return problem.flops(backward=True) * 1e-9 + problem.layers * problem.directions * steps * 2e-3 + 0.5
 
 
-def _advance(on_progress: Callable[[str, float], Any], line: str, before: float, share: float, part: float) -> None:
+def advance(on_progress: Callable[[str, float], Any], line: str, before: float, share: float, part: float) -> None:
+    """Progress within a step that began at ``before`` and is ``share`` of the whole."""
     on_progress(line, before + part * share)
 
 
@@ -196,14 +224,8 @@ def run(
             if padded is not None:
                 row.padded = measured[PADDED] = padded.checked(which)
                 calls[PADDED] = timed_call(padded.engine, which)
-            calls = {name: call for name, call in calls.items() if measured[name].ok}
-            barriers = [core.barrier_ns(threads)]
-            on_round = functools.partial(_advance, on_progress, f"{problem}: {which}", done, share)
-            samples, row.cpu_share = alternate(calls, budget, on_round, settle=threads > 1)
-            for name, found in samples.items():
-                measured[name].samples = found
-            barriers.append(core.barrier_ns(threads))
-            row.barrier_ns = statistics.mean(barriers)
+            on_round = functools.partial(advance, on_progress, f"{problem}: {which}", done, share)
+            row.time(calls, measured, threads, budget, on_round)
             done += share
             sweep.rows.append(row)
     sweep.peak.read()
