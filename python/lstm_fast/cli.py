@@ -17,7 +17,7 @@ from typing import Any
 
 from . import __version__, config, get_num_threads, isa
 from . import _lstm_fast_core as core
-from .bench import chart, machine, points, problems, report, sweep, verification
+from .bench import chart, machine, module_report, points, problems, report, sweep, verification
 from .bench.engines import PASSES
 from .bench.packages import MissingPackageError, optional_versions, require
 from .bench.peers import all_engines, load_peer, missing_packages
@@ -28,6 +28,7 @@ DEMOS = {
     "digits": "plain nn.LSTM and the accelerated one learn handwritten digits side by side",
     "stock": "one LSTM unit, followed by hand",
 }
+NOT_WITH_TORCH = ("cell", "seq", "batch", "hidden", "layers", "bidirectional", "proj", "ragged", "dtype", "peer")
 QUICK_BUDGET, FULL_BUDGET = 0.2, 0.5  # seconds for a point and pass beyond the least number of rounds
 
 
@@ -128,14 +129,36 @@ def _grid(options: argparse.Namespace) -> list[problems.Problem]:
     )
 
 
+def _refuse_with_torch(options: argparse.Namespace) -> None:
+    """ValueError if there are options that the modules' cases, which are fixed, leave no place for."""
+    defaults = parser().parse_args(["bench"])
+    given = [f"--{name}" for name in NOT_WITH_TORCH if getattr(options, name) != getattr(defaults, name)]
+    if given:
+        raise ValueError(f"--torch: expected none of the options of the other sweep, got {', '.join(given)}")
+
+
+def _verdict(failures: Sequence[str]) -> int:
+    for line in failures:
+        print(f"WRONG RESULT: {line}", file=sys.stderr)
+    return 1 if failures else 0
+
+
 def bench(options: argparse.Namespace) -> int:
     """Check, time, print and draw; 1 if a result was wrong."""
     number = options.threads
-    for package in ("rich", "matplotlib"):  # asked for now, not after minutes of measuring
+    budget = QUICK_BUDGET if options.quick else FULL_BUDGET
+    figures, plot = (
+        given or Path(f"{'bench-torch' if options.torch else 'bench'}.{end}")
+        for given, end in ((options.json, "json"), (options.plot, "png"))
+    )
+    for package in ("rich",) if options.torch else ("rich", "matplotlib"):  # now, not after minutes of measuring
         require(package, "bench")
-    for path in (options.json, options.plot):
+    for path in (figures, plot):
         if not path.parent.is_dir():
             raise ValueError(f"{path}: there is no directory {path.parent}")
+    if options.torch:
+        _refuse_with_torch(options)
+        return _verdict(module_report.bench(options.quick, number, budget, figures, plot))
     listed = all_engines(map(load_peer, options.peer))
     missing = [made for made in listed if missing_packages(made)]
     classes = [made for made in listed if made not in missing]
@@ -152,7 +175,6 @@ def bench(options: argparse.Namespace) -> int:
         for made in missing:
             say(f"  {report.missing_line(made)}")
         with report.progress(console, sum(map(sweep.cost, grid))) as move:
-            budget = QUICK_BUDGET if options.quick else FULL_BUDGET
             measured = sweep.run(grid, classes, number, budget, move)
         content = report.as_json(measured, classes, missing, threads)
     say(f"FMA peak of one core, measured in this run: {measured.peak.gflops:.1f} GFLOP/s ({options.dtype})")
@@ -168,12 +190,10 @@ def bench(options: argparse.Namespace) -> int:
         say(f"{report.busy(measured)}. Times and shares of the peak are too bad, ratios rough: measure again.")
     for name, reason in measured.unsupported.items():
         say(f"{name} sat out: {reason}")
-    report.write_json(options.json, content)
-    chart.draw(measured, others, report.caption(measured, number), options.plot)
-    say(f"figures: {options.json}\nchart:   {options.plot}")
-    for line in measured.failures:
-        print(f"WRONG RESULT: {line}", file=sys.stderr)
-    return 1 if measured.failures else 0
+    report.write_json(figures, content)
+    chart.draw(measured, others, report.caption(measured, number), plot)
+    say(f"figures: {figures}\nchart:   {plot}")
+    return _verdict(measured.failures)
 
 
 def demo(options: argparse.Namespace) -> int:
@@ -234,8 +254,14 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--quick", action="store_true", help="fewer points: ends within a minute on two cores")
     peer_help = "adds your own engine, see the text of lstm_fast.bench.engines; repeatable"
     command.add_argument("--peer", action="append", default=[], metavar="module:Class", help=peer_help)
-    command.add_argument("--json", type=Path, default=Path("bench.json"), metavar="F", help="default bench.json")
-    command.add_argument("--plot", type=Path, default=Path("bench.png"), metavar="F.png", help="default bench.png")
+    command.add_argument(
+        "--torch",
+        action="store_true",
+        help="instead: modules of torch.nn beside those of lstm_fast.torch, a fixed list of cases; "
+        "takes --quick, --threads, --json and --plot",
+    )
+    command.add_argument("--json", type=Path, metavar="F", help="default bench.json, with --torch bench-torch.json")
+    command.add_argument("--plot", type=Path, metavar="F.png", help="default bench.png, with --torch bench-torch.png")
     command.set_defaults(run=bench)
 
     command = commands.add_parser("demo", help="train on real data; without a name, list the demos")

@@ -10,7 +10,10 @@ baseline         the NumPy baseline
 peers            PyTorch, ONNX Runtime, a user's own
 timing           engines in turn, medians; the FMA peak
 sweep            check, then time, every point
-report, chart    table, progress bar, JSON; the picture
+report, chart    table, progress bar, JSON; the pictures
+modules          module against module in PyTorch: what is called, how, the list of cases
+module_sweep     checks them against torch.nn in float64, then times them
+module_report    their tables, JSON and chart
 verification     every kernel against the reference; the certificate
 machine          CPU, GPU, environment, thread counts of the others
 packages         optional packages: versions, import with a clear message

@@ -1,4 +1,4 @@
-"""The picture of a sweep: speed-up over every engine and share of the FMA peak, over log2 T."""
+"""The pictures: of a sweep, speed-up over every engine and share of the FMA peak, over log2 T; of cases, bars."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from .sweep import Row, Sweep
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+HATCHES = ("", "///")  # of the bars, by pass
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 
 
@@ -93,5 +94,42 @@ def draw(sweep: Sweep, others: Sequence[str], caption: str, path: Path) -> None:
             axes.grid(True, linewidth=0.5, alpha=0.5)
     handles, labels = grid[0][-1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, handlelength=4)
+    figure.suptitle(caption, fontsize=11)
+    figure.savefig(path, dpi=110)
+
+
+def _case(row: Row) -> str:
+    p = row.problem
+    return f"{row.case}\nT {p.steps}  B {p.batch}  H {p.hidden}"
+
+
+def draw_cases(cases: Sequence[Sequence[Row]], engine: str, caption: str, path: Path) -> None:
+    """Write the chart of modules: for each case a bar of the ratio for each pass, from 1 on a logarithmic axis."""
+    matplotlib = require("matplotlib.figure", "the chart of bench")
+    figure = matplotlib.Figure(figsize=(9, 1.8 + 0.55 * len(cases)), layout="constrained")
+    axes = figure.subplots()
+    reached = [ratio for rows in cases for ratio in ratios(rows, engine)]
+    low, high = min([0.62, *reached]) / 1.25, max([2.5, *reached]) * 1.25
+    height = 0.8 / len(PASSES)
+    for at, which in enumerate(PASSES):
+        values = [rows[at].ratio(engine) for rows in cases]
+        places = [index + (at - (len(PASSES) - 1) / 2) * height for index in range(len(cases))]
+        lengths = [(value or 1) - 1 for value in values]
+        style = {"color": COLOURS[at], "hatch": HATCHES[at], "edgecolor": "white", "label": which, "zorder": 2}
+        bars = axes.barh(places, lengths, height, left=1, **style)
+        axes.bar_label(bars, [f"{value:.2f}" if value else "wrong" for value in values], padding=4, fontsize=8)
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    axes.set_xticks([t for t in TICKS if low <= t <= high], [f"{t:g}x" for t in TICKS if low <= t <= high])
+    axes.minorticks_off()
+    axes.set_yticks(range(len(cases)), [_case(rows[0]) for rows in cases], fontsize=9)
+    axes.set_ylim(len(cases) - 0.4, -0.6)
+    axes.axvline(1, color="black", linewidth=1.2, zorder=3)
+    axes.axvspan(low, 1, color="black", alpha=0.06, zorder=0)
+    axes.text(low * 1.02, -0.5, f"{engine} faster", ha="left", va="top", fontsize=9)
+    axes.grid(True, axis="x", linewidth=0.5, alpha=0.5, zorder=1)
+    axes.set_xlabel(f"time of {engine} / time of lstm_fast")
+    figure.get_layout_engine().set(w_pad=0.1)
+    figure.legend(loc="outside lower center", ncols=len(PASSES), frameon=False)
     figure.suptitle(caption, fontsize=11)
     figure.savefig(path, dpi=110)

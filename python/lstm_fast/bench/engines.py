@@ -61,10 +61,14 @@ class Engine(Protocol):
     def forward(self) -> Sequence[Any]: ...
 
 
-class EngineClass(Protocol):
-    """The class itself, as listed by :func:`lstm_fast.bench.peers.all_engines`."""
+class Named(Protocol):
+    """What a report says of an engine: its name, and the optional attributes of the module's text."""
 
     name: str
+
+
+class EngineClass(Named, Protocol):
+    """The class itself, as listed by :func:`lstm_fast.bench.peers.all_engines`."""
 
     def __call__(self, problem: Problem, arrays: Arrays, threads: int) -> Engine: ...
 

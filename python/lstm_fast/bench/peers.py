@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .baseline import NumpyBaseline
-from .engines import EngineClass, LstmFast, UnsupportedError, trained
+from .engines import EngineClass, LstmFast, Named, UnsupportedError, trained
 from .packages import installed, require, version
 from .problems import Array, Arrays, Problem
 
@@ -200,7 +200,7 @@ def missing_packages(engine: EngineClass) -> list[str]:
     return [name for name in getattr(engine, "requires", ()) if not installed(name)]
 
 
-def engine_version(engine: EngineClass) -> str | None:
+def engine_version(engine: Named) -> str | None:
     """The class's ``version``, else that of its first requirement; None for a user's peer that names neither."""
     requires: Sequence[str] = getattr(engine, "requires", ())
     stated: str | None = getattr(engine, "version", None)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .engines import PASSES, EngineClass
+from .engines import PASSES, EngineClass, Named
 from .machine import command_line, describe
 from .packages import pip_command, require
 from .peers import engine_version, missing_packages
@@ -47,7 +47,7 @@ def progress(console: Any, total: float) -> Iterator[Callable[[str, float], None
         yield move
 
 
-def engine_line(made: EngineClass, threads: dict[str, str]) -> str:
+def engine_line(made: Named, threads: dict[str, str]) -> str:
     """An engine that takes part: version, threads, what is run."""
     parts = [f"{made.name} {engine_version(made) or '(version unknown)'}"]
     if made.name in threads:
@@ -98,7 +98,8 @@ def ratios(rows: Sequence[Row], engine: str) -> list[float]:
     return [r for r in (row.ratio(engine) for row in rows) if r is not None]
 
 
-def _ratio_cell(row: Row, engine: str) -> str:
+def ratio_cell(row: Row, engine: str) -> str:
+    """The ratio for rich, in a colour that says who is faster."""
     measured = row.engines.get(engine)
     if measured is None:
         return "-"
@@ -137,7 +138,7 @@ def table(sweep: Sweep, which: str, others: Sequence[str]) -> Any:
         cells = [str(p.steps), str(p.batch), str(p.hidden), *([f"{100 * p.valid_share:.0f}"] if ragged else []), *ours]
         cells += [str(row.threads_used), f"{row.barrier_ns:,.0f}"] if team else []
         cells += ["-" if overhead is None else f"{overhead:.2f}"] if ragged else []
-        cells += [_ratio_cell(row, name) for name in others]
+        cells += [ratio_cell(row, name) for name in others]
         made.add_row(*cells, end_section=last)
     return made
 
