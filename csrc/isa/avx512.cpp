@@ -94,28 +94,25 @@ LF_INLINE void interleave(F64 a, F64 b, F64& low, F64& high) {
   low = {_mm512_permutex2var_pd(a.raw, lower, b.raw)};
   high = {_mm512_permutex2var_pd(a.raw, _mm512_add_epi64(lower, _mm512_set1_epi64(4)), b.raw)};
 }
-// Lane r of out[k] = element k of row r. Four rows of 128 bits at a time, transposed within the 128-bit lanes; in halves,
-// since shuffles of 256 bits are twice as many a cycle as those of 512 on some CPUs, and no slower on the others.
-LF_INLINE void load_half_columns(const float* rows, index stride, __m256 (&out)[4]) {
-  __m256 quad[4];
+// Lane r of out[k] = element k of row r. Sixteen bytes of every row, put in place by masked loads, transposed within the
+// 128-bit lanes.
+LF_INLINE void load_columns(const float* rows, index stride, F32 (&out)[4]) {
+  __m512 quad[4];
   for (int r = 0; r < 4; ++r) {
     const float* from = rows + r * stride;
-    quad[r] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from)), _mm_loadu_ps(from + 4 * stride), 1);
+    quad[r] = _mm512_castps128_ps512(_mm_loadu_ps(from));
+    quad[r] = _mm512_mask_broadcast_f32x4(quad[r], 0x00f0, _mm_loadu_ps(from + 4 * stride));
+    quad[r] = _mm512_mask_broadcast_f32x4(quad[r], 0x0f00, _mm_loadu_ps(from + 8 * stride));
+    quad[r] = _mm512_mask_broadcast_f32x4(quad[r], 0xf000, _mm_loadu_ps(from + 12 * stride));
   }
-  const __m256d low01 = _mm256_castps_pd(_mm256_unpacklo_ps(quad[0], quad[1]));
-  const __m256d low23 = _mm256_castps_pd(_mm256_unpacklo_ps(quad[2], quad[3]));
-  const __m256d high01 = _mm256_castps_pd(_mm256_unpackhi_ps(quad[0], quad[1]));
-  const __m256d high23 = _mm256_castps_pd(_mm256_unpackhi_ps(quad[2], quad[3]));
-  out[0] = _mm256_castpd_ps(_mm256_unpacklo_pd(low01, low23));
-  out[1] = _mm256_castpd_ps(_mm256_unpackhi_pd(low01, low23));
-  out[2] = _mm256_castpd_ps(_mm256_unpacklo_pd(high01, high23));
-  out[3] = _mm256_castpd_ps(_mm256_unpackhi_pd(high01, high23));
-}
-LF_INLINE void load_columns(const float* rows, index stride, F32 (&out)[4]) {
-  __m256 low[4], high[4];
-  load_half_columns(rows, stride, low);
-  load_half_columns(rows + 8 * stride, stride, high);
-  for (int k = 0; k < 4; ++k) out[k] = {_mm512_insertf32x8(_mm512_castps256_ps512(low[k]), high[k], 1)};
+  const __m512d low01 = _mm512_castps_pd(_mm512_unpacklo_ps(quad[0], quad[1]));
+  const __m512d low23 = _mm512_castps_pd(_mm512_unpacklo_ps(quad[2], quad[3]));
+  const __m512d high01 = _mm512_castps_pd(_mm512_unpackhi_ps(quad[0], quad[1]));
+  const __m512d high23 = _mm512_castps_pd(_mm512_unpackhi_ps(quad[2], quad[3]));
+  out[0] = {_mm512_castpd_ps(_mm512_unpacklo_pd(low01, low23))};
+  out[1] = {_mm512_castpd_ps(_mm512_unpackhi_pd(low01, low23))};
+  out[2] = {_mm512_castpd_ps(_mm512_unpacklo_pd(high01, high23))};
+  out[3] = {_mm512_castpd_ps(_mm512_unpackhi_pd(high01, high23))};
 }
 LF_INLINE void load_columns(const double* rows, index stride, F64 (&out)[2]) {
   __m512d pair[2];

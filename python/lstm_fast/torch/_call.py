@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.utils.dlpack import to_dlpack  # type: ignore[attr-defined]
+from torch.utils.dlpack import from_dlpack, to_dlpack  # type: ignore[attr-defined]
 
 from .. import _lstm_fast_core as _core
 from . import _counters, _formula
@@ -63,21 +62,6 @@ def grouped(weights: Sequence[Any]) -> list[tuple[Any, ...]]:
     return [tuple(weights[at : at + KINDS]) for at in range(0, len(weights), KINDS)]
 
 
-class _Memory:
-    """A tensor's memory, as NumPy asks for it."""
-
-    __slots__ = ("tensor",)
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-
-    def __dlpack__(self, **_: Any) -> Any:
-        return to_dlpack(self.tensor)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return 1, 0  # the CPU
-
-
 def array(tensor: Tensor | None) -> Any:
     """The same memory as a NumPy array to read.
 
@@ -85,7 +69,7 @@ def array(tensor: Tensor | None) -> Any:
     """
     if tensor is None:
         return None
-    return np.from_dlpack(_Memory(tensor.resolve_neg() if tensor.is_neg() else tensor))
+    return _core.array_of_dlpack(to_dlpack(tensor.resolve_neg() if tensor.is_neg() else tensor))
 
 
 def forward(
@@ -117,24 +101,15 @@ def forward(
     )
 
 
-def cell(x: Tensor, h: Tensor, c: Tensor, weights: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
-    """One step without a graph: x [B,I], h and c [B,H]."""
-    _, hn, cn, _ = _core.lstm_forward(
-        array(x),
-        array(h),
-        array(c),
-        [(*map(array, weights), None)],
-        None,
-        1,
-        1,
-        False,
-        False,
-        0.0,
-        0,
-        _core.Form.cell,
-        torch.get_num_threads(),
-    )
-    return torch.from_numpy(hn), torch.from_numpy(cn)
+def step(x: Tensor, hx: tuple[Tensor, Tensor], weights: Sequence[Tensor | None]) -> tuple[Tensor, Tensor] | None:
+    """One step of one layer without a graph; None if it is not that simple. Tensors on the CPU, x [B,I], h and c [B,H]."""
+    if unsupported() or needs_graph(x, *hx, *weights):
+        return None
+    tensors = (x, *hx, *weights)
+    if any([t is not None and t.is_neg() for t in tensors]):  # noqa: C419 (a generator is slower)
+        return None
+    found = _core.lstm_step(*[None if t is None else to_dlpack(t) for t in tensors], torch.get_num_threads())
+    return None if found is None else (from_dlpack(found[0]), from_dlpack(found[1]))
 
 
 class _Stack(torch.autograd.Function):

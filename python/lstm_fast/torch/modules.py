@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from . import _counters
-from ._call import KINDS, cell, needs_graph, run, unsupported
+from ._call import KINDS, run, step
 from ._plan import Plan
 
 _PLAIN = (Tensor, torch.nn.Parameter)  # other types may stand for anything
@@ -34,7 +34,9 @@ def _left_to_torch(x: Any, others: Any) -> str | None:
     if x.layout is not torch.strided:
         return f"layout {x.layout}"
     for other in others:
-        if other is not None and (not _is_plain(other) or other.dtype is not dtype or not other.is_cpu):
+        if other is None or (type(other) in _PLAIN and other.dtype is dtype and other.is_cpu):
+            continue
+        if not _is_plain(other) or other.dtype is not dtype or not other.is_cpu:
             return "tensors of different types, dtypes or devices"
     if torch.is_autocast_enabled("cpu"):
         return "autocast"
@@ -173,19 +175,19 @@ class LSTMCell(torch.nn.LSTMCell):
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         own = self._parameters
         weights = [own[n] if n in own else getattr(self, n) for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-        reason = _left_to_torch(input, weights) or self._misshapen(input, hx)
+        states = hx if type(hx) is tuple else ()
+        reason = _left_to_torch(input, (*states, *weights))
+        if not reason and len(states) == 2 and not torch.compiler.is_compiling():
+            found = step(input, states, weights)
+            if found is not None:
+                _counters.native[type(self).__name__] += 1
+                return found
+        reason = reason or self._misshapen(input, hx)
         if reason:
             result = super().forward(input, hx)
             _counters.note(_counters.fallback, reason)
             return result
         batched = input.dim() == 2
-        if (
-            batched
-            and hx is not None
-            and not (needs_graph(input, *hx, *weights) or torch.compiler.is_compiling() or unsupported())
-        ):
-            _counters.native[type(self).__name__] += 1
-            return cell(input, hx[0], hx[1], weights)
         lead = (None,) * (3 - input.dim())
         x = input[lead]
         if hx is None:

@@ -1,0 +1,87 @@
+// lstm_step: one step of one layer on DLPack tensors, for callers to whom single microseconds matter. Takes what needs
+// no conversion, and leaves all else, errors included, to lstm_forward.
+#include "bindings.h"
+#include "dlpack.h"
+#include "without_gil.h"
+
+namespace lstm_fast::python {
+namespace {
+
+struct StepTensors {
+  const dlpack::Tensor &x, &h, &c, &w_ih, &w_hh;
+  const dlpack::Tensor *b_ih, *b_hh;  // null: none
+};
+
+template <class T>
+py::object step_of(const StepTensors& tensors, int threads) {
+  const index B = tensors.x.shape[0];
+  const index I = tensors.x.shape[1];
+  const index H = tensors.h.shape[1];
+  if (B < 1 || I < 1 || H < 1) return py::none();
+  const T* const x = dlpack::dense<T>(tensors.x, {B, I});
+  const T* const h = dlpack::dense<T>(tensors.h, {B, H});
+  const T* const c = dlpack::dense<T>(tensors.c, {B, H});
+  const Weights<T> weights{
+      .w_ih = dlpack::dense<T>(tensors.w_ih, {4 * H, I}),
+      .w_hh = dlpack::dense<T>(tensors.w_hh, {4 * H, H}),
+      .b_ih = tensors.b_ih ? dlpack::dense<T>(*tensors.b_ih, {4 * H}) : nullptr,
+      .b_hh = tensors.b_hh ? dlpack::dense<T>(*tensors.b_hh, {4 * H}) : nullptr,
+      .w_hr = nullptr,
+  };
+  if (!x || !h || !c || !weights.w_ih || !weights.w_hh || (tensors.b_ih && !weights.b_ih) ||
+      (tensors.b_hh && !weights.b_hh)) {
+    return py::none();
+  }
+  const Isa& isa = active_isa();
+  auto [hn, hn_data] = dlpack::empty<T>(B, H);
+  auto [cn, cn_data] = dlpack::empty<T>(B, H);
+  std::vector<T> y(static_cast<std::size_t>(B * H));
+  ForwardArgs<T> args{
+      .shape = {.T = 1, .B = B, .I = I, .H = H},
+      .x = {x, 0, I},
+      .h0 = h,
+      .c0 = c,
+      .weights = &weights,
+      .lengths = nullptr,
+      .y = y.data(),
+      .hn = hn_data,
+      .cn = cn_data,
+      .reserve = nullptr,
+      .dropout = {},
+      .threads = threads_of_call(threads),
+      .poll = {},
+  };
+  bool done;
+  {
+    WithoutGil released;
+    args.poll = released.poll();
+    done = forward(isa, Cell::lstm, args);
+  }
+  if (!done) throw py::error_already_set();
+  return py::make_tuple(std::move(hn), std::move(cn));
+}
+
+py::object lstm_step(const py::object& x, const py::object& h, const py::object& c, const py::object& w_ih,
+                     const py::object& w_hh, const py::object& b_ih, const py::object& b_hh, int threads) {
+  const StepTensors tensors{
+      .x = dlpack::look_into(x),
+      .h = dlpack::look_into(h),
+      .c = dlpack::look_into(c),
+      .w_ih = dlpack::look_into(w_ih),
+      .w_hh = dlpack::look_into(w_hh),
+      .b_ih = b_ih.is_none() ? nullptr : &dlpack::look_into(b_ih),
+      .b_hh = b_hh.is_none() ? nullptr : &dlpack::look_into(b_hh),
+  };
+  if (tensors.x.ndim != 2 || tensors.h.ndim != 2) return py::none();
+  return tensors.x.dtype.bits == 32 ? step_of<float>(tensors, threads) : step_of<double>(tensors, threads);
+}
+
+}  // namespace
+
+void bind_step(py::module_& module) {
+  module.def("lstm_step", lstm_step, py::arg("x"), py::arg("h"), py::arg("c"), py::arg("w_ih"), py::arg("w_hh"),
+             py::arg("b_ih"), py::arg("b_hh"), py::arg("threads"));
+  module.def("array_of_dlpack", dlpack::array_of, py::arg("capsule"));
+}
+
+}  // namespace lstm_fast::python
