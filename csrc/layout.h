@@ -50,7 +50,8 @@ class Arena {
 // in the cache. Never depends on the threads.
 inline constexpr index chunk_rows = 192;
 
-// The most rows of a single step for which reading the user's own weights is faster than packing them: those of one tile.
+// The most rows of a single step for which reading the user's own weights is faster than packing them: those of one
+// tile.
 inline constexpr index direct_rows = max_rows;
 
 // A stretch of steps. Rows are (step, row of the sorted batch), active ones only, in this order.

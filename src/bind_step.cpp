@@ -61,16 +61,21 @@ py::object step_of(const StepTensors& tensors, int threads) {
   return py::make_tuple(std::move(hn), std::move(cn));
 }
 
-py::object lstm_step(const py::object& x, const py::object& h, const py::object& c, const py::object& w_ih,
-                     const py::object& w_hh, const py::object& b_ih, const py::object& b_hh, int threads) {
+// x, h, c, w_ih, w_hh and the biases, which may be None.
+py::object lstm_step(const py::list& capsules, int threads) {
+  if (capsules.size() != 7) throw py::value_error("capsules: expected 7, got " + std::to_string(capsules.size()));
+  const auto tensor = [&](std::size_t at) -> const dlpack::Tensor& {
+    return dlpack::look_into(py::handle(PyList_GET_ITEM(capsules.ptr(), static_cast<py::ssize_t>(at))));
+  };
+  const auto optional = [&](std::size_t at) { return capsules[at].is_none() ? nullptr : &tensor(at); };
   const StepTensors tensors{
-      .x = dlpack::look_into(x),
-      .h = dlpack::look_into(h),
-      .c = dlpack::look_into(c),
-      .w_ih = dlpack::look_into(w_ih),
-      .w_hh = dlpack::look_into(w_hh),
-      .b_ih = b_ih.is_none() ? nullptr : &dlpack::look_into(b_ih),
-      .b_hh = b_hh.is_none() ? nullptr : &dlpack::look_into(b_hh),
+      .x = tensor(0),
+      .h = tensor(1),
+      .c = tensor(2),
+      .w_ih = tensor(3),
+      .w_hh = tensor(4),
+      .b_ih = optional(5),
+      .b_hh = optional(6),
   };
   if (tensors.x.ndim != 2 || tensors.h.ndim != 2) return py::none();
   return tensors.x.dtype.bits == 32 ? step_of<float>(tensors, threads) : step_of<double>(tensors, threads);
@@ -79,8 +84,7 @@ py::object lstm_step(const py::object& x, const py::object& h, const py::object&
 }  // namespace
 
 void bind_step(py::module_& module) {
-  module.def("lstm_step", lstm_step, py::arg("x"), py::arg("h"), py::arg("c"), py::arg("w_ih"), py::arg("w_hh"),
-             py::arg("b_ih"), py::arg("b_hh"), py::arg("threads"));
+  module.def("lstm_step", lstm_step, py::arg("capsules"), py::arg("threads"));
   module.def("array_of_dlpack", dlpack::array_of, py::arg("capsule"));
 }
 

@@ -44,8 +44,8 @@ const Tensor& look_into(const py::handle& capsule);
 template <class T>
 const T* dense(const Tensor& tensor, const Dims& dims);
 
-// The same memory as an ndarray that owns what the capsule did, which is used up. TypeError for anything but a CPU tensor
-// of floats or integers.
+// The same memory as an ndarray that owns what the capsule did, which is used up. TypeError for anything but a CPU
+// tensor of floats or integers.
 py::array array_of(const py::handle& capsule);
 
 // A new dense float tensor of two dimensions in memory of our own, uninitialised, and where its elements stand.

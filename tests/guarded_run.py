@@ -29,6 +29,8 @@ libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 # malloc aligns to 16, touch the page's edge exactly.
 SHAPES = [
     (1, 1, 1, 1),
+    (1, 3, 17, 33),
+    (1, 6, 40, 7),
     (4, 1, 3, 7),
     (4, 1, 1, 9),
     (3, 1, 5, 33),

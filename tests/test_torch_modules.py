@@ -155,3 +155,53 @@ def test_errors_of_the_cell_are_pytorchs():
         with pytest.raises(type(wanted.value)) as found:
             ours(*call)
         assert str(found.value) == str(wanted.value)
+
+
+def cell_tensors(dtype):
+    """The same values of (x, h, c) as dense tensors, and as those that a step cannot take as they stand."""
+    x, h, c = (torch.randn(3, width, dtype=dtype) for width in (5, 9, 9))
+    negative = torch.complex(torch.zeros_like(h), -h).conj().imag  # its memory holds -h
+    assert negative.is_neg()
+    inside = torch.cat([c, c, c])[3:6]  # at an offset in its storage
+    return {
+        "dense": (x, h, c),
+        "transposed": (x.t().contiguous().t(), h.t().contiguous().t(), c),
+        "every other column": (torch.stack([x, x], -1).flatten(1)[:, ::2], h, c),
+        "one row for all": (x, h[:1].expand(3, 9), inside),
+        "negative bit": (x, negative, c),
+    }
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bias", [True, False])
+def test_cell_without_a_graph_takes_any_tensor(bias, dtype):
+    ours = lt.LSTMCell(5, 9, bias, dtype=dtype)
+    theirs = torch.nn.LSTMCell(5, 9, bias, dtype=dtype)
+    theirs.load_state_dict(ours.state_dict())
+    for name, (x, h, c) in cell_tensors(dtype).items():
+        dense = ours(x.clone(), (h.resolve_neg().clone(memory_format=torch.contiguous_format), c.clone()))
+        with torch.no_grad():
+            found = ours(x, (h, c))
+            expected = theirs(x, (h, c))
+        for one, other, truth in zip(found, dense, expected, strict=True):
+            assert torch.equal(one, other), name
+            assert one.is_contiguous()
+            assert not one.requires_grad
+            torch.testing.assert_close(one, truth)
+    transposed = {name: value.detach().t().contiguous().t() for name, value in ours.named_parameters()}
+    with torch.no_grad():
+        assert torch.equal(torch.func.functional_call(ours, transposed, (x, (h, c)))[0], dense[0])
+    native_only()
+
+
+def test_results_of_a_step_outlive_everything_else():
+    ours = lt.LSTMCell(4, 6)
+    x, state = torch.randn(2, 4), (torch.randn(2, 6), torch.randn(2, 6))
+    with torch.no_grad():
+        first = ours(x, state)
+        kept = [value.clone() for value in first]
+        for _ in range(50):
+            state = ours(x, state)
+        first[0].add_(1)  # results can be written to
+    assert torch.equal(first[0], kept[0] + 1)
+    assert torch.equal(first[1], kept[1])

@@ -94,8 +94,8 @@ LF_INLINE void interleave(F64 a, F64 b, F64& low, F64& high) {
   low = {_mm512_permutex2var_pd(a.raw, lower, b.raw)};
   high = {_mm512_permutex2var_pd(a.raw, _mm512_add_epi64(lower, _mm512_set1_epi64(4)), b.raw)};
 }
-// Lane r of out[k] = element k of row r. Sixteen bytes of every row, put in place by masked loads, transposed within the
-// 128-bit lanes.
+// Lane r of out[k] = element k of row r. Sixteen bytes of every row, put in place by masked loads, transposed within
+// the 128-bit lanes.
 LF_INLINE void load_columns(const float* rows, index stride, F32 (&out)[4]) {
   __m512 quad[4];
   for (int r = 0; r < 4; ++r) {

@@ -102,13 +102,13 @@ def forward(
 
 
 def step(x: Tensor, hx: tuple[Tensor, Tensor], weights: Sequence[Tensor | None]) -> tuple[Tensor, Tensor] | None:
-    """One step of one layer without a graph; None if it is not that simple. Tensors on the CPU, x [B,I], h and c [B,H]."""
+    """One step of one layer without a graph: x [B,I], h and c [B,H], all on the CPU. None if it is not that simple."""
     if unsupported() or needs_graph(x, *hx, *weights):
         return None
     tensors = (x, *hx, *weights)
     if any([t is not None and t.is_neg() for t in tensors]):  # noqa: C419 (a generator is slower)
         return None
-    found = _core.lstm_step(*[None if t is None else to_dlpack(t) for t in tensors], torch.get_num_threads())
+    found = _core.lstm_step([None if t is None else to_dlpack(t) for t in tensors], torch.get_num_threads())
     return None if found is None else (from_dlpack(found[0]), from_dlpack(found[1]))
 
 

@@ -1,0 +1,53 @@
+"""Defects of single steps: weights read as the user has them, tensors that DLPack hands over."""
+
+from __future__ import annotations
+
+from .parts import DIRECT, DLPACK, LAYERS_BACKWARD, STEP, replaced
+
+DEFECTS = [
+    replaced(
+        "d1",
+        "a direct step without b_hh",
+        DIRECT,
+        "      if (weights.b_hh) bias = add(bias, load_valid<V>(weights.b_hh + first, valid));\n",
+        "",
+    ),
+    replaced(
+        "d2",
+        "a direct step reads beyond the last unit",
+        DIRECT,
+        "edge++ = lane < valid ? w[lane * K + j] : 0;",
+        "edge++ = w[lane * K + j];",
+    ),
+    replaced(
+        "d3",
+        "a direct step leaves out the last inputs",
+        DIRECT,
+        "for (; k < K; ++k, ++w) {",
+        "for (; k + 1 < K; ++k, ++w) {",
+    ),
+    replaced(
+        "d4",
+        "a direct weight gradient of one row only",
+        DIRECT,
+        "for (index row = 0; row < count; ++row) {\n      sum = fma",
+        "for (index row = 0; row < smaller(count, 1); ++row) {\n      sum = fma",
+    ),
+    replaced(
+        "d5",
+        "direct weight gradients of one participant's units only",
+        LAYERS_BACKWARD,
+        "kernels.direct_weight_gradient(chunk, dw, crew.share(g.H));",
+        "if (crew.leads()) kernels.direct_weight_gradient(chunk, dw, crew.share(g.H));",
+    ),
+    replaced(
+        "d6", "strides of a tensor overlooked", DLPACK, "tensor.strides[axis] != step", "tensor.strides[axis] == 0"
+    ),
+    replaced(
+        "d7",
+        "a step with the states exchanged",
+        STEP,
+        "      .h0 = h,\n      .c0 = c,\n",
+        "      .h0 = c,\n      .c0 = h,\n",
+    ),
+]
