@@ -16,6 +16,8 @@ from ._plan import Plan
 
 KINDS = 5  # weights of a layer and direction: w_ih, w_hh, b_ih, b_hh, w_hr
 
+PLAIN = (Tensor, torch.nn.Parameter)  # other types may stand for anything
+
 Outputs = tuple[Tensor, Tensor, Tensor]
 
 
@@ -55,6 +57,15 @@ def unsupported() -> str | None:
         return "a torch.func transform"
     if forward_ad._current_level >= 0:
         return "forward-mode differentiation"
+    return None
+
+
+def recorded() -> str | None:
+    """What wants to see PyTorch's own operations, if anything does."""
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast"
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return "tracing"
     return None
 
 
@@ -101,14 +112,22 @@ def forward(
     )
 
 
-def step(x: Tensor, hx: tuple[Tensor, Tensor], weights: Sequence[Tensor | None]) -> tuple[Tensor, Tensor] | None:
-    """One step of one layer without a graph: x [B,I], h and c [B,H], all on the CPU. None if it is not that simple."""
-    if unsupported() or needs_graph(x, *hx, *weights):
+def step(*tensors: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    """h and c after one step of one layer, without a graph; None if it is not that simple.
+
+    x [B,I], h and c [B,H], w_ih, w_hh, b_ih, b_hh.
+    """
+    grad = torch.is_grad_enabled()
+    for tensor in tensors:
+        if tensor is not None and (type(tensor) not in PLAIN or (grad and tensor.requires_grad) or tensor.is_neg()):
+            return None
+    if unsupported() or recorded():
         return None
-    tensors = (x, *hx, *weights)
-    if any([t is not None and t.is_neg() for t in tensors]):  # noqa: C419 (a generator is slower)
+    try:
+        capsules = [None if tensor is None else to_dlpack(tensor) for tensor in tensors]
+    except (BufferError, RuntimeError):  # no memory that could be handed over
         return None
-    found = _core.lstm_step([None if t is None else to_dlpack(t) for t in tensors], torch.get_num_threads())
+    found = _core.lstm_step(capsules, torch.get_num_threads())
     return None if found is None else (from_dlpack(found[0]), from_dlpack(found[1]))
 
 

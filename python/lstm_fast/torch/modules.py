@@ -10,16 +10,15 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from . import _counters
-from ._call import KINDS, run, step
+from ._call import KINDS, PLAIN, recorded, run, step
 from ._plan import Plan
 
-_PLAIN = (Tensor, torch.nn.Parameter)  # other types may stand for anything
 _DTYPES = (torch.float32, torch.float64)
 
 
 def _is_plain(value: Any) -> bool:
     # Under the compiler tensors are of its own types, and the operators know what to do with them.
-    return type(value) in _PLAIN or (torch.compiler.is_compiling() and isinstance(value, Tensor))
+    return type(value) in PLAIN or (torch.compiler.is_compiling() and isinstance(value, Tensor))
 
 
 def _left_to_torch(x: Any, others: Any) -> str | None:
@@ -34,15 +33,11 @@ def _left_to_torch(x: Any, others: Any) -> str | None:
     if x.layout is not torch.strided:
         return f"layout {x.layout}"
     for other in others:
-        if other is None or (type(other) in _PLAIN and other.dtype is dtype and other.is_cpu):
+        if other is None or (type(other) in PLAIN and other.dtype is dtype and other.is_cpu):
             continue
         if not _is_plain(other) or other.dtype is not dtype or not other.is_cpu:
             return "tensors of different types, dtypes or devices"
-    if torch.is_autocast_enabled("cpu"):
-        return "autocast"
-    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-        return "tracing"
-    return None
+    return recorded()
 
 
 class LSTM(torch.nn.LSTM):
@@ -175,14 +170,12 @@ class LSTMCell(torch.nn.LSTMCell):
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         own = self._parameters
         weights = [own[n] if n in own else getattr(self, n) for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-        states = hx if type(hx) is tuple else ()
-        reason = _left_to_torch(input, (*states, *weights))
-        if not reason and len(states) == 2 and not torch.compiler.is_compiling():
-            found = step(input, states, weights)
+        if type(hx) is tuple and len(hx) == 2 and not torch.compiler.is_compiling():
+            found = step(input, *hx, *weights)
             if found is not None:
                 _counters.native[type(self).__name__] += 1
                 return found
-        reason = reason or self._misshapen(input, hx)
+        reason = _left_to_torch(input, weights) or self._misshapen(input, hx)
         if reason:
             result = super().forward(input, hx)
             _counters.note(_counters.fallback, reason)
