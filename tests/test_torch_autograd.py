@@ -233,6 +233,18 @@ def test_dropout_follows_pytorchs_generator():
     assert not torch.equal(module(x)[0], first)
 
 
+def test_dropout_needs_no_graph():
+    """A training module drops under no_grad, too, with the same masks: reentrant checkpoints rely on it."""
+    module = make(2, 30, 2, dropout=0.5)
+    x = normal(6, 4, 2)
+    torch.manual_seed(7)
+    wanted = module(x)[0]
+    for run in (module, torch.compile(module, fullgraph=True, backend="aot_eager")):
+        torch.manual_seed(7)
+        with torch.no_grad():
+            assert torch.equal(run(x)[0], wanted)
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_dropout_has_one_mask_for_values_and_all_gradients(packed):
     """The formula, with the same seed, gives the same values and gradients."""

@@ -38,8 +38,8 @@ def run(name: str, plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Seque
     _counters.native[name] += 1
     if needs_graph(x, h0, c0, *weights):
         return _Stack.apply(plan, x, h0, c0, *weights)  # type: ignore[no-any-return, no-untyped-call]
-    y, hn, cn, _ = forward(plan, x, h0, c0, weights, save=False)
-    return torch.from_numpy(y), torch.from_numpy(hn), torch.from_numpy(cn)
+    outputs, _, _ = forward(plan, x, h0, c0, weights, save=plan.needs_reserve())
+    return outputs
 
 
 def needs_graph(*tensors: Tensor | None) -> bool:
@@ -91,10 +91,10 @@ def forward(
     weights: Sequence[Tensor | None],
     save: bool,
     block: Tensor | None = None,
-) -> tuple[Any, Any, Any, Any]:
-    """Outputs as NumPy arrays, and the reserve if ``save``, in the given block if there is one."""
+) -> tuple[Outputs, Any, Any]:
+    """Outputs and, if ``save``, the reserve and the block that it has released: the given one if there is one."""
     packed = plan.batch_sizes is not None
-    return _core.lstm_forward(
+    y, hn, cn, reserve = _core.lstm_forward(
         array(x),
         array(h0),
         array(c0),
@@ -110,6 +110,10 @@ def forward(
         torch.get_num_threads(),
         None if block is None else block.numpy(),
     )
+    saved = None
+    if reserve is not None:
+        _, y, saved = reserve.release()
+    return (torch.from_numpy(y), torch.from_numpy(hn), torch.from_numpy(cn)), reserve, saved
 
 
 def step(*tensors: Tensor | None) -> tuple[Tensor, Tensor] | None:
@@ -136,13 +140,11 @@ class _Stack(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, *weights: Tensor | None) -> Outputs:
-        _, hn, cn, reserve = forward(plan, x, h0, c0, weights, save=True)
-        _, y, block = reserve.release()
-        y = torch.from_numpy(y)
-        ctx.plan, ctx.reserve = plan, reserve
+        outputs, ctx.reserve, block = forward(plan, x, h0, c0, weights, save=True)
+        ctx.plan = plan
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, h0, c0, y, torch.from_numpy(block), *weights)
-        return y, torch.from_numpy(hn), torch.from_numpy(cn)
+        ctx.save_for_backward(x, h0, c0, outputs[0], torch.from_numpy(block), *weights)
+        return outputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:

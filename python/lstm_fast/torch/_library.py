@@ -50,7 +50,7 @@ def call(
         weights[2] is not None,
         weights[4] is not None,
         plan.dropout,
-        needs_graph(x, h0, c0, *given),
+        needs_graph(x, h0, c0, *given) or plan.needs_reserve(),
     )
     return y, hn, cn
 
@@ -156,12 +156,10 @@ def _lstm(*arguments: Any) -> tuple[Tensor, ...]:
     _counters.native["LSTM"] += 1
     spread = _spread(a.weights, a.biased, a.projected)
     block = torch.zeros(a.block_bytes(), dtype=torch.uint8)  # an operator's outputs are defined to the last byte
-    y, hn, cn, reserve = forward(plan, a.x, a.h0, a.c0, spread, a.save, block if a.save else None)
+    outputs, reserve, _ = forward(plan, a.x, a.h0, a.c0, spread, a.save, block if a.save else None)
     if a.save:
-        isa = reserve.isa
-        _, y, _ = reserve.release()
-        block[-_ISA_BYTES:] = torch.tensor(list(isa.encode().ljust(_ISA_BYTES)), dtype=torch.uint8)
-    return torch.from_numpy(y), torch.from_numpy(hn), torch.from_numpy(cn), block
+        block[-_ISA_BYTES:] = torch.tensor(list(reserve.isa.encode().ljust(_ISA_BYTES)), dtype=torch.uint8)
+    return (*outputs, block)
 
 
 @torch.library.register_fake("lstm_fast::lstm")  # type: ignore[untyped-decorator]

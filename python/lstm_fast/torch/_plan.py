@@ -17,3 +17,7 @@ class Plan(NamedTuple):
     seed: int | Tensor = 0  # of the masks; a tensor under the compiler
     lengths: NDArray[Any] | Tensor | None = None  # of a padded batch; a tensor under the compiler
     batch_sizes: Tensor | None = None  # of a packed one
+
+    def needs_reserve(self) -> bool:
+        """Whether the kernels must save even without a graph: inference knows no dropout."""
+        return self.dropout > 0
