@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,22 @@ def flag(value: bool, name: str) -> bool:
     return bool(value)
 
 
-def limit(value: float, name: str, most: float = math.inf) -> float:
-    """Value as a float; TypeError if it is no number, ValueError if it is NaN or outside [0, most]."""
+def _number(value: float, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    return value
+
+
+def finite(value: float, name: str) -> float:
+    """Value as a float; TypeError if it is no number, ValueError if it is NaN or infinite."""
+    if not abs(_number(value, name)) <= sys.float_info.max:
+        raise ValueError(f"{name}: expected a finite number, got {value}")
+    return float(value)
+
+
+def limit(value: float, name: str, most: float = math.inf) -> float:
+    """Value as a float; TypeError if it is no number, ValueError if it is NaN or outside [0, most]."""
+    value = _number(value, name)
     if not 0 <= value <= most:
         wanted = "a number >= 0" if most == math.inf else f"a number in [0, {most:g}]"
         raise ValueError(f"{name}: expected {wanted}, got {value}")

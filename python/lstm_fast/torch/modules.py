@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from .._arguments import finite, flag
 from . import _counters
 from ._call import KINDS, PLAIN, recorded, run, step
 from ._plan import Plan
 
+BEYOND_TORCH = ("learn_initial_state",)  # the extras of LSTM without which it computes something else
 _DTYPES = (torch.float32, torch.float64)
 
 
@@ -47,13 +49,67 @@ class LSTM(torch.nn.LSTM):
     a tensor or list of B integers in 0..T in any order: every row is computed as if it stood alone with its own length,
     as in a PackedSequence; the output beyond is 0. What the kernels do not do (see :func:`lstm_fast.torch.stats`) is
     computed by PyTorch. Errors are PyTorch's; ValueError and TypeError for wrong lengths.
+
+    What ``torch.nn.LSTM`` lacks, keyword-only arguments of the constructor, off by default (D directions, L layers):
+
+    * ``learn_initial_state=True``: parameters ``h_0`` [L*D, proj_size or hidden_size] and ``c_0`` [L*D, hidden_size] of
+      the module's dtype, zero at first, are the state of every row where ``hx`` is None;
+    * ``forget_bias=value``: ``reset_parameters`` sets the forget gate's part of every ``bias_ih`` to it and that of
+      ``bias_hh`` to 0. ValueError if it is not finite, or if there are no biases.
+
+    TypeError for values of another type. An extra that is off leaves no trace in the module.
     """
+
+    # Of a module that was made by torch.nn.LSTM, too.
+    learn_initial_state: bool = False
+    forget_bias: float | None = None
+    h_0: Tensor
+    c_0: Tensor
+
+    def __init__(
+        self, *args: Any, learn_initial_state: bool = False, forget_bias: float | None = None, **kwargs: Any
+    ) -> None:
+        learns = flag(learn_initial_state, "learn_initial_state")
+        bias = None if forget_bias is None else finite(forget_bias, "forget_bias")
+        super().__init__(*args, **kwargs)
+        if bias is not None:
+            if not self.bias:
+                raise ValueError(f"forget_bias: expected None with bias=False, got {forget_bias}")
+            self.forget_bias = bias
+        if learns:
+            self.learn_initial_state = True
+            like: Any = self.weight_ih_l0  # in dtype and device
+            count = self.num_layers * (2 if self.bidirectional else 1)
+            for name, width in (("h_0", self.proj_size or self.hidden_size), ("c_0", self.hidden_size)):
+                setattr(self, name, torch.nn.Parameter(like.new_empty(count, width)))
+        self._reset_extras()
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        self._reset_extras()
+
+    def _reset_extras(self) -> None:
+        with torch.no_grad():
+            if self.learn_initial_state:
+                self.h_0.zero_()
+                self.c_0.zero_()
+            if self.forget_bias is not None:
+                forget = slice(self.hidden_size, 2 * self.hidden_size)
+                for names in self._all_weights:
+                    getattr(self, names[2])[forget] = self.forget_bias
+                    getattr(self, names[3])[forget] = 0.0
+
+    def extra_repr(self) -> str:
+        shown = [f", {name}={getattr(self, name)}" for name in (*BEYOND_TORCH, "forget_bias") if name in self.__dict__]
+        return super().extra_repr() + "".join(shown)
 
     def forward(
         self, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None = None, *, lengths: Any = None
     ) -> tuple[Any, tuple[Tensor, Tensor]]:
         if isinstance(input, PackedSequence):
             return self._packed(input, hx, lengths)
+        if hx is None and self.learn_initial_state and input.dim() in (2, 3):
+            hx = self._learnt(input.shape[0 if self.batch_first else 1] if input.dim() == 3 else None)
         weights = self._weights()
         reason = _left_to_torch(input, weights) or self._misshapen(input, hx)
         if reason:
@@ -84,6 +140,8 @@ class LSTM(torch.nn.LSTM):
         if lengths is not None:
             raise ValueError("lengths: expected None with a PackedSequence, which has lengths of its own")
         x, batch_sizes, sorted_indices, unsorted_indices = input
+        if hx is None and self.learn_initial_state:
+            hx = self._learnt(int(batch_sizes[0]))
         weights = self._weights()
         reason = _left_to_torch(x, weights)
         if not reason and (x.dim() != 2 or x.shape[-1] != self.input_size):
@@ -125,6 +183,12 @@ class LSTM(torch.nn.LSTM):
             return Plan(layers, directions)
         seed = torch.randint(2**63 - 1, ())
         return Plan(layers, directions, self.dropout, seed if torch.compiler.is_compiling() else int(seed))
+
+    def _learnt(self, batch: int | None) -> tuple[Tensor, Tensor]:
+        """The learnt initial state of so many rows, or without an axis of rows."""
+        if batch is None:
+            return self.h_0, self.c_0
+        return self.h_0[:, None].expand(-1, batch, -1), self.c_0[:, None].expand(-1, batch, -1)
 
     def _zeros(self, x: Tensor, batch: int) -> tuple[Tensor, Tensor]:
         count = self.num_layers * (2 if self.bidirectional else 1)

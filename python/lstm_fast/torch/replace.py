@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from .modules import LSTM, LSTMCell
+from .modules import BEYOND_TORCH, LSTM, LSTMCell
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 
@@ -42,11 +42,19 @@ def accelerate(model: Model, report: bool = False) -> Model:
 
 
 def restore(model: Model) -> Model:
-    """Undo :func:`accelerate`, before ONNX export or scripting; returns the model. TypeError if it is not a module."""
+    """Undo :func:`accelerate`, before ONNX export or scripting; returns the model. TypeError if it is not a module.
+
+    A module that computes what ``torch.nn.LSTM`` cannot, with an extra such as ``learn_initial_state``, stays as it is,
+    and a warning names it. ``forget_bias`` is no such extra, since its values stand in the parameters.
+    """
     _require_module(model)
-    for module in model.modules():
+    for name, module in model.named_modules():
         theirs = _THEIRS.get(type(module))
-        if theirs is not None:
+        beyond = [extra for extra in BEYOND_TORCH if getattr(module, extra, False)]
+        if theirs is not None and beyond:
+            text = f"{name or 'the model itself'}: expected what torch.nn.LSTM can compute, got {', '.join(beyond)}"
+            warnings.warn(f"{text}; it stays as it is", stacklevel=2)
+        elif theirs is not None:
             module.__class__ = theirs
     return model
 
