@@ -39,6 +39,18 @@ LF_INLINE void cell_gradient(const BackwardChunk<typename V::scalar>& chunk, ind
   }
 }
 
+// What reaches c after a step from outside joins what comes from the step after.
+template <class V>
+LF_INLINE void add_cells_gradient(const BackwardChunk<typename V::scalar>& chunk, index step, RowDeal deal,
+                                  index count) {
+  for (index number = 0; number < count; ++number) {
+    const index row = deal.row(number);
+    const typename V::scalar* from = chunk.dc_rows[chunk.first_row[step] + row];
+    typename V::scalar* dc = chunk.dc + row * chunk.unit_stride;
+    for (index unit = 0; unit < chunk.H; ++unit) dc[unit] += from[unit];
+  }
+}
+
 // The gradient of the projected h: kept for dw_hr, and sent through the projection.
 template <class V>
 LF_INLINE void projection_gradient(const BackwardChunk<typename V::scalar>& chunk, index step, RowDeal deal,
@@ -60,6 +72,7 @@ void backward_steps(const BackwardChunk<typename V::scalar>& chunk, RowDeal deal
   for (index step = 0; step < chunk.steps; ++step) {
     const index count = deal.count(chunk.first_row[step + 1] - chunk.first_row[step]);
     if (chunk.w_hr_t) projection_gradient<V>(chunk, step, deal, count);
+    if (chunk.dc_rows) add_cells_gradient<V>(chunk, step, deal, count);
     cell_gradient<CellOf, V>(chunk, step, deal, count);
     product<CellOf<V>::gates, V>(chunk.dgates + chunk.first_row[step] * chunk.gate_stride, chunk.gate_stride,
                                  chunk.w_hh_t, chunk.H, chunk.Ho, chunk.dh_rows, deal, count);

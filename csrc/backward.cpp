@@ -83,6 +83,10 @@ class BackwardPass {
     return plan_.sequence(between_[(layer + 1) % 2]);
   }
 
+  Sequence<T> cells_gradient(int layer) const {
+    return layer == plan_.shape.layers - 1 ? args_.dcells : Sequence<T>{nullptr, 0, 0};
+  }
+
   void run_direction(Company& company, Crew& everybody, Crew& crew, int layer, int direction, int workspace) const {
     const LayerKernels<T>& kernels = plan_.kernels;
     const Schedule& schedule = plan_.schedule;
@@ -120,6 +124,7 @@ class BackwardPass {
     const RowDeal own = plan_.rows_of(crew);
     const Sequence<T> x = input(layer);
     const Sequence<T> dy = output_gradient(layer);
+    const Sequence<T> dcells = cells_gradient(layer);
     const T* const y = output(layer) + direction * g.Ho;
     T* const dx = dx_of(layer, direction);
     const BackwardChunk<T> whole{
@@ -137,6 +142,7 @@ class BackwardPass {
         .gates = reserve.gates,
         .c = reserve.c,
         .dy_rows = dy.data ? work.dy_rows : nullptr,
+        .dc_rows = dcells.data ? work.dc_rows : nullptr,
         .dh = work.dh,
         .dc = work.dc,
         .dgates = work.dgates,
@@ -182,6 +188,7 @@ class BackwardPass {
           work.h_rows[row + b] =
               step == 0 ? reserve.h0 + b * g.Ho : y + schedule.sequence_row(earlier, original) * plan_.width;
           work.dy_rows[row + b] = dy.data ? schedule.find(dy, t, original) + direction * g.Ho : nullptr;
+          if (dcells.data) work.dc_rows[row + b] = schedule.find(dcells, t, original) + direction * g.H;
           work.dx_rows[row + b] = dx ? dx + schedule.sequence_row(t, original) * g.I : nullptr;
         }
         row += active;

@@ -57,6 +57,7 @@ class ForwardPass {
       }
     }
     clear_padding(plan_.schedule, everybody, args_.y, plan_.width);
+    if (args_.cells) clear_padding(plan_.schedule, everybody, args_.cells, plan_.shape.directions * plan_.shape.H);
   }
 
  private:
@@ -161,15 +162,16 @@ class ForwardPass {
       if (direct) {
         kernels.direct_step(chunk, w, crew.share((g.H + g.lanes - 1) / g.lanes));
         crew.wait();
-        continue;
+      } else {
+        if (!own_product) {
+          const Range share = crew.share(row, max_rows);
+          for (index shared = share.begin; shared < share.end; ++shared) product_rows[products++] = shared;
+        }
+        kernels.input_product(chunk, product_rows, products);
+        if (!own_product) crew.wait();
+        kernels.forward_steps(chunk, own);
       }
-      if (!own_product) {
-        const Range share = crew.share(row, max_rows);
-        for (index shared = share.begin; shared < share.end; ++shared) product_rows[products++] = shared;
-      }
-      kernels.input_product(chunk, product_rows, products);
-      if (!own_product) crew.wait();
-      kernels.forward_steps(chunk, own);
+      if (args_.cells && layer == plan_.shape.layers - 1) copy_cells(chunk, span.step, direction, own);
     }
     if (schedule.spans().empty()) crew.wait();  // for the states
     for (index number = 0; number < own.count(g.B); ++number) {
@@ -178,6 +180,20 @@ class ForwardPass {
       const index out = state * g.B + schedule.original(b);
       std::copy_n(work.h[length % 2] + b * g.h_stride, g.Ho, args_.hn + out * g.Ho);
       std::copy_n(c + last_c_row(g, b) * g.unit_stride, g.H, args_.cn + out * g.H);
+    }
+  }
+
+  // The states after the steps of a chunk that starts at `first`, of the dealt rows.
+  void copy_cells(const ForwardChunk<T>& chunk, index first, int direction, RowDeal own) const {
+    const Schedule& schedule = plan_.schedule;
+    for (index s = 0; s < chunk.steps; ++s) {
+      const index count = own.count(chunk.first_row[s + 1] - chunk.first_row[s]);
+      for (index number = 0; number < count; ++number) {
+        const index b = own.row(number);
+        const index to = schedule.sequence_row(plan_.time(direction, first + s, b), schedule.original(b));
+        std::copy_n(chunk.c + (chunk.c_row[s + 1] + b) * chunk.unit_stride, chunk.H,
+                    args_.cells + (to * plan_.shape.directions + direction) * chunk.H);
+      }
     }
   }
 

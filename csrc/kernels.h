@@ -52,6 +52,7 @@ struct BackwardChunk {
   const T* gates;
   const T* c;
   const T* const* dy_rows;  // null: zero
+  const T* const* dc_rows;  // H valid units, what reaches c after a step from outside; null: zero
   T* dh;                    // [B] rows at h_stride; in: gradient of h after the chunk; out: of h before it
   T* dc;
   T* dgates;

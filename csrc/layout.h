@@ -222,6 +222,7 @@ struct BackwardWorkspace {
   T** dx_rows;
   const T** dp_rows;
   const T** dy_rows;
+  const T** dc_rows;
   const T** x_rows;
   const T** h_rows;
   index* first_row;  // [threads][4][steps+1]: first_row, saved_row, c_row, c_next_row
@@ -245,6 +246,7 @@ struct BackwardWorkspace {
         dx_rows(arena.take<T*>({g.chunk_rows})),
         dp_rows(arena.take<const T*>({g.chunk_rows})),
         dy_rows(arena.take<const T*>({g.chunk_rows})),
+        dc_rows(arena.take<const T*>({g.chunk_rows})),
         x_rows(arena.take<const T*>({g.chunk_rows})),
         h_rows(arena.take<const T*>({g.chunk_rows})),
         first_row(arena.take<index>({threads, 4, g.chunk_steps + 1})),

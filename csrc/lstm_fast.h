@@ -52,8 +52,8 @@ struct Shape {
   int layers = 1;
   int directions = 1;
   bool reverse = false;  // of a single direction: from every row's last step to its first
-  // x, y, dy and dx are [N,width], N being the sum of lengths: the rows of step 0, then those of step 1, each row as
-  // long as it is active. lengths must not increase from row to row. PyTorch's PackedSequence.
+  // x, y, cells and their gradients are [N,width], N being the sum of lengths: the rows of step 0, then those of step
+  // 1, each row as long as it is active. lengths must not increase from row to row. PyTorch's PackedSequence.
   bool packed = false;
 };
 
@@ -124,6 +124,7 @@ struct ForwardArgs {
   Dropout dropout;     // p = 0 in inference
   Threads threads;
   Poll poll;
+  T* cells = nullptr;  // [T,B,D*H] c after every step of the last layer; null: not wanted. Needs a reserve
 };
 
 template <class T>
@@ -143,6 +144,7 @@ struct BackwardArgs {
   Dropout dropout;
   Threads threads;
   Poll poll;
+  Sequence<T> dcells = {nullptr, 0, 0};  // data null: zero
 };
 
 // The activated gates and the cell states that forward saved, in plain layout: gates [4,T,B,H], c [T,B,H].

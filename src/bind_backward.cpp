@@ -45,7 +45,7 @@ struct Gradient {
 
 template <class T>
 py::tuple backward_of(const Reserve& reserve, const Saved& saved, const py::object& dy, const py::object& dhn,
-                      const py::object& dcn, const Wants& wants, int threads) {
+                      const py::object& dcn, const py::object& dcells, const Wants& wants, int threads) {
   const Shape& shape = reserve.shape;
   const char code = reserve.code;
   const index Ho = hidden(shape);
@@ -54,6 +54,8 @@ py::tuple backward_of(const Reserve& reserve, const Saved& saved, const py::obje
   const auto dy_rows = require_optional(dy, "dy", reserve.sequence_dims(shape.directions * Ho), code, "x", false);
   const auto dhn_rows = require_optional(dhn, "dhn", h_dims, code, "x", true);
   const auto dcn_rows = require_optional(dcn, "dcn", c_dims, code, "x", true);
+  const auto dcells_rows =
+      require_optional(dcells, "dcells", reserve.sequence_dims(shape.directions * shape.H), code, "x", false);
 
   const Gradient<T> dx(wants.x, code, reserve.sequence_dims(shape.I));
   const Gradient<T> dh0(wants.h0, code, h_dims);
@@ -86,6 +88,7 @@ py::tuple backward_of(const Reserve& reserve, const Saved& saved, const py::obje
       .dropout = reserve.dropout,
       .threads = threads_of_call(threads),
       .poll = {},
+      .dcells = dcells_rows ? sequence_of<T>(*dcells_rows) : Sequence<T>{nullptr, 0, 0},
   };
   bool done;
   {
@@ -115,12 +118,12 @@ Saved taken_back(const Reserve& reserve, const py::object& saved) {
 }
 
 py::tuple lstm_backward(const Reserve& reserve, const py::object& dy, const py::object& dhn, const py::object& dcn,
-                        const py::object& wants, const py::object& saved, int threads) {
+                        const py::object& wants, const py::object& saved, int threads, const py::object& dcells) {
   if (!reserve.saved && saved.is_none()) {
     throw py::value_error("saved: expected what release() gave, since the reserve no longer has it, got None");
   }
   const auto run = reserve.code == 'f' ? backward_of<float> : backward_of<double>;
-  return run(reserve, saved.is_none() ? *reserve.saved : taken_back(reserve, saved), dy, dhn, dcn, Wants(wants),
+  return run(reserve, saved.is_none() ? *reserve.saved : taken_back(reserve, saved), dy, dhn, dcn, dcells, Wants(wants),
              threads);
 }
 
@@ -128,7 +131,8 @@ py::tuple lstm_backward(const Reserve& reserve, const py::object& dy, const py::
 
 void bind_backward(py::module_& module) {
   module.def("lstm_backward", lstm_backward, py::arg("reserve"), py::arg("dy"), py::arg("dhn"), py::arg("dcn"),
-             py::arg("wants") = py::none(), py::arg("saved") = py::none(), py::arg("threads") = 0);
+             py::arg("wants") = py::none(), py::arg("saved") = py::none(), py::arg("threads") = 0,
+             py::arg("dcells") = py::none());
 }
 
 }  // namespace lstm_fast::python

@@ -37,6 +37,7 @@ struct Request {
   Form form;
   int threads;
   py::object block;  // bytes for the reserve, at least as many as it takes; None: our own
+  bool cells;        // whether c after every step of the last layer is wanted; only with save
 };
 
 // H and P, from the weights of the first layer.
@@ -109,6 +110,14 @@ py::tuple forward_of(const Request& request) {
   const py::array y = empty_array(code, packed ? Dims{x.shape(0), width} : Dims{shape.T, shape.B, width});
   const py::array hn = empty_array(code, h_dims);
   const py::array cn = empty_array(code, c_dims);
+  py::object cells = py::none();
+  T* cells_data = nullptr;
+  if (request.cells) {
+    const index states = shape.directions * shape.H;
+    const py::array made = empty_array(code, packed ? Dims{x.shape(0), states} : Dims{shape.T, shape.B, states});
+    cells_data = data_of<T>(made);
+    cells = made;
+  }
   const Dropout dropout = request.save ? request.dropout : Dropout{};
   ForwardArgs<T> args{
       .shape = shape,
@@ -124,6 +133,7 @@ py::tuple forward_of(const Request& request) {
       .dropout = dropout,
       .threads = threads_of_call(request.threads),
       .poll = {},
+      .cells = cells_data,
   };
   std::unique_ptr<Reserve> reserve;
   if (request.save) {
@@ -151,16 +161,18 @@ py::tuple forward_of(const Request& request) {
     done = forward(isa, Cell::lstm, args);
   }
   if (!done) throw py::error_already_set();
-  if (!reserve) return py::make_tuple(y, hn, cn, py::none());
+  if (!reserve) return py::make_tuple(y, hn, cn, cells, py::none());
   y.attr("setflags")(py::arg("write") = false);
-  return py::make_tuple(y.attr("view")(), hn, cn, std::move(reserve));
+  return py::make_tuple(y.attr("view")(), hn, cn, cells, std::move(reserve));
 }
 
 py::tuple lstm_forward(const py::object& x, const py::object& h0, const py::object& c0, const py::list& weights,
                        const py::object& lengths, int layers, int directions, bool reverse, bool save, double dropout,
-                       std::uint64_t seed, Form form, int threads, const py::object& block) {
+                       std::uint64_t seed, Form form, int threads, const py::object& block, bool cells) {
+  if (cells && !save) throw py::value_error("cells: expected False without save");
   const auto run = float_dtype(x, "x") == 'f' ? forward_of<float> : forward_of<double>;
-  return run({x, h0, c0, weights, lengths, layers, directions, reverse, save, {dropout, seed}, form, threads, block});
+  return run(
+      {x, h0, c0, weights, lengths, layers, directions, reverse, save, {dropout, seed}, form, threads, block, cells});
 }
 
 }  // namespace
@@ -169,7 +181,7 @@ void bind_forward(py::module_& module) {
   module.def("lstm_forward", lstm_forward, py::arg("x"), py::arg("h0"), py::arg("c0"), py::arg("weights"),
              py::arg("lengths"), py::arg("layers"), py::arg("directions"), py::arg("reverse"), py::arg("save"),
              py::arg("dropout"), py::arg("seed"), py::arg("form"), py::arg("threads") = 0,
-             py::arg("block") = py::none());
+             py::arg("block") = py::none(), py::arg("cells") = false);
 }
 
 }  // namespace lstm_fast::python

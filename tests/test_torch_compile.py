@@ -166,7 +166,7 @@ def operator_calls():
         leaves = [t.clone().requires_grad_() for t in (x, *states)]
         seed = torch.tensor(5) if dropout else None
         lengths = None if lengths is None else torch.tensor(lengths)
-        rest = (lengths, packed, layers, directions, True, proj > 0, dropout, True)
+        rest = (lengths, packed, layers, directions, True, proj > 0, dropout, True, layers > 1)
         yield (*leaves, list(module.parameters()), seed, *rest)
 
 

@@ -1,4 +1,4 @@
-"""What lstm_fast.torch.LSTM has and torch.nn.LSTM lacks: a learnt initial state, a forget bias."""
+"""What lstm_fast.torch.LSTM has and torch.nn.LSTM lacks: cells, a learnt initial state, a forget bias."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 import lstm_fast.torch as lt  # noqa: E402
 from torch.nn.utils import rnn  # noqa: E402
-from torch_problems import assert_close, native_only  # noqa: E402
+from torch_problems import STACK, assert_close, make, native_only, normal  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -19,38 +19,10 @@ def _every_call_is_seen():
     lt.stats(reset=True)
 
 
-def normal(*shape, seed=1):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+EXTRAS = {"return_cells": True, "learn_initial_state": True, "forget_bias": -1.5}
 
 
-def make(*sizes, **options):
-    """A module in which nothing is zero."""
-    torch.manual_seed(0)
-    module = lt.LSTM(*sizes, **{"dtype": torch.float64} | options)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(normal(*parameter.shape, seed=parameter.numel()) / 3)
-    return module
-
-
-def plain(module):
-    """torch.nn.LSTM with the same weights."""
-    sizes = (module.input_size, module.hidden_size, module.num_layers, module.bias, module.batch_first)
-    theirs = torch.nn.LSTM(*sizes, 0.0, module.bidirectional, module.proj_size, dtype=torch.float64)
-    theirs.load_state_dict({name: value for name, value in module.state_dict().items() if name not in ("h_0", "c_0")})
-    return theirs
-
-
-STACK = {"num_layers": 2, "bidirectional": True, "proj_size": 2, "batch_first": True}
-
-
-# --- all extras ---
-
-
-EXTRAS = {"learn_initial_state": True, "forget_bias": -1.5}
-
-
-@pytest.mark.parametrize("extras", [{}, {"learn_initial_state": False, "forget_bias": None}])
+@pytest.mark.parametrize("extras", [{}, {"return_cells": False, "learn_initial_state": False, "forget_bias": None}])
 def test_off_they_leave_no_trace(extras):
     torch.manual_seed(3)
     theirs = torch.nn.LSTM(3, 4, 2, proj_size=2)
@@ -63,7 +35,8 @@ def test_off_they_leave_no_trace(extras):
 
 
 def test_shown_by_repr():
-    assert repr(lt.LSTM(3, 4, 2, **EXTRAS)) == "LSTM(3, 4, num_layers=2, learn_initial_state=True, forget_bias=-1.5)"
+    shown = "return_cells=True, learn_initial_state=True, forget_bias=-1.5"
+    assert repr(lt.LSTM(3, 4, 2, **EXTRAS)) == f"LSTM(3, 4, num_layers=2, {shown})"
 
 
 @pytest.mark.parametrize("way", ["pickle", "deepcopy", "state_dict"])
@@ -86,6 +59,7 @@ def test_copies_have_them(way):
 @pytest.mark.parametrize(
     ("options", "error"),
     [
+        ({"return_cells": "yes"}, TypeError),
         ({"learn_initial_state": 1}, TypeError),
         ({"learn_initial_state": None}, TypeError),
         ({"forget_bias": "1"}, TypeError),
@@ -102,12 +76,18 @@ def test_wrong_values_are_named(options, error):
 
 
 def test_restore_changes_no_result():
-    model = torch.nn.ModuleDict({"learns": make(3, 4, learn_initial_state=True), "biased": make(3, 4, forget_bias=1.0)})
+    options = {"learn_initial_state": True}, {"return_cells": True}, {"forget_bias": 1.0}
+    model = torch.nn.ModuleDict(
+        {name: make(3, 4, **each) for name, each in zip(("learns", "tells", "biased"), options, strict=True)}
+    )
     x = normal(5, 2, 3)
     wanted = {name: module(x)[0] for name, module in model.items()}
-    with pytest.warns(UserWarning, match=r"^learns: .*torch\.nn\.LSTM can compute, got learn_initial_state; it stays"):
+    with (
+        pytest.warns(UserWarning, match=r"^learns: .*torch\.nn\.LSTM can compute, got learn_initial_state; it stays"),
+        pytest.warns(UserWarning, match="^tells: .*got return_cells; it stays as it is"),
+    ):
         lt.restore(model)
-    assert [type(module) for module in model.values()] == [lt.LSTM, torch.nn.LSTM]
+    assert [type(module) for module in model.values()] == [lt.LSTM, lt.LSTM, torch.nn.LSTM]
     assert_close({name: module(x)[0] for name, module in model.items()}, wanted)
 
 
@@ -158,7 +138,8 @@ def test_learnt_state_is_used_where_none_is_given(options, kind):
 def test_a_given_state_comes_before_the_learnt_one():
     module = make(3, 4, learn_initial_state=True)
     x, state = normal(5, 2, 3), (normal(1, 2, 4), normal(1, 2, 4, seed=2))
-    assert_close({"y": module(x, state)[0]}, {"y": plain(module)(x, state)[0]})
+    without = make(3, 4)
+    assert torch.equal(module(x, state)[0], without(x, state)[0])
     module(x, state)[0].sum().backward()
     assert module.h_0.grad is None
     native_only()

@@ -80,3 +80,20 @@ def drawn(seed):
         lengths[rng.integers(batch)] = steps  # pad_packed_sequence gives the longest back
     sizes = (inputs, hidden, layers)
     return sizes, options | {"proj_size": proj}, x, (normal(*states, proj or hidden), normal(*states, hidden)), lengths
+
+
+STACK = {"num_layers": 2, "bidirectional": True, "proj_size": 2, "batch_first": True}
+
+
+def normal(*shape, seed=1):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def make(*sizes, **options):
+    """A module in which nothing is zero."""
+    torch.manual_seed(0)
+    module = lt.LSTM(*sizes, **{"dtype": torch.float64} | options)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(normal(*parameter.shape, seed=parameter.numel()) / 3)
+    return module

@@ -53,7 +53,8 @@ def lstm_forward(
     form: Form,
     threads: int = 0,
     block: object = None,
-) -> tuple[Array, Array, Array, Reserve | None]: ...
+    cells: bool = False,
+) -> tuple[Array, Array, Array, Array | None, Reserve | None]: ...
 def lstm_backward(
     reserve: Reserve,
     dy: object,
@@ -62,6 +63,7 @@ def lstm_backward(
     wants: tuple[bool, bool, bool, Sequence[tuple[bool, bool, bool, bool]]] | None = None,
     saved: tuple[object, object, object] | None = None,
     threads: int = 0,
+    dcells: object = None,
 ) -> tuple[Any, Any, Any, list[tuple[Any, Any, Any, Any]]]: ...
 def lstm_step(capsules: list[object], threads: int) -> tuple[object, object] | None: ...
 def array_of_dlpack(capsule: object) -> Array: ...

@@ -293,7 +293,7 @@ class LSTM:
         else:
             h0, c0 = self._state_pair(state, ("h0", "c0"), "state", unbatched)
         weights: list[Any] = [tuple(map(self.parameters.get, names)) for names in self._names()]
-        y, hn, cn, reserve = _core.lstm_forward(
+        y, hn, cn, _, reserve = _core.lstm_forward(
             x,
             h0,
             c0,

@@ -51,9 +51,10 @@ def lstm_forward(
         require_in_scope(save=save)
     weights = [(w_ih, w_hh, b_ih, b_hh, w_hr)]
     save_any = save is not None
-    return _core.lstm_forward(
+    y, hn, cn, _, reserve = _core.lstm_forward(
         x, h0, c0, weights, lengths, 1, 1, flag(reverse, "reverse"), save_any, 0.0, 0, _core.Form.layer
     )
+    return y, hn, cn, reserve
 
 
 def lstm_backward(
@@ -87,5 +88,5 @@ def lstm_cell(
 ) -> tuple[Array, Array]:
     """One step: x [B,I], h and c [B,H]; returns the new h and c. Bit-equal to a step of :func:`lstm_forward`."""
     weights = [(w_ih, w_hh, b_ih, b_hh, None)]
-    _, h_new, c_new, _ = _core.lstm_forward(x, h, c, weights, None, 1, 1, False, False, 0.0, 0, _core.Form.cell)
+    _, h_new, c_new, *_ = _core.lstm_forward(x, h, c, weights, None, 1, 1, False, False, 0.0, 0, _core.Form.cell)
     return h_new, c_new

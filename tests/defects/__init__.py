@@ -1,8 +1,8 @@
 """The defects that mutations.py plants: texts of the kernels and what to put in their place.
 
 Numbers 1 to 38 are those of the design's list; the others came up while the suite was written: x1, x2, ... in one
-layer, p1, p2, ... in packed sequences, t1, t2, ... in the thread team, m1, m2, ... in the memory,
-d1, d2, ... in single steps.
+layer, p1, p2, ... in packed sequences, c1, c2, ... in the cells, t1, t2, ... in the thread team, m1, m2, ... in the
+memory, d1, d2, ... in single steps.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Defects of stacks: directions, ragged batches, projection, dropout."""
+"""Defects of stacks: directions, ragged batches, projection, dropout, the states of all steps."""
 
 from __future__ import annotations
 
@@ -158,5 +158,20 @@ DEFECTS = [
         "src/arrays.cpp",
         "std::for_each_n(lengths.begin(), size, [](index& length) { ++length; });",
         "std::for_each_n(lengths.begin(), sizes[0], [](index& length) { ++length; });",
+    ),
+    # --- cells ---
+    replaced(
+        "c1",
+        "gradient of the cells of another step",
+        BACKWARD,
+        "chunk.dc_rows[chunk.first_row[step] + row]",
+        "chunk.dc_rows[row]",
+    ),
+    replaced(
+        "c2",
+        "cells of the reverse direction in the order of its steps",
+        LAYERS_FORWARD,
+        "schedule.sequence_row(plan_.time(direction, first + s, b), schedule.original(b))",
+        "schedule.sequence_row(direction < 2 ? first + s : 0, schedule.original(b))",
     ),
 ]

@@ -18,11 +18,11 @@ KINDS = 5  # weights of a layer and direction: w_ih, w_hh, b_ih, b_hh, w_hr
 
 PLAIN = (Tensor, torch.nn.Parameter)  # other types may stand for anything
 
-Outputs = tuple[Tensor, Tensor, Tensor]
+Outputs = tuple[Tensor, ...]  # y, hn, cn, and the cells if the plan has them
 
 
 def run(name: str, plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Tensor | None]) -> Outputs:
-    """Return y, hn and cn of a stack, through whatever can compute what is asked for.
+    """Return the outputs of a stack, through whatever can compute what is asked for.
 
     ``name`` is that of the module's class, for :func:`stats`. x [T,B,I], or [N,I] if the plan is packed; states
     [L*D,B,.]; weights one after the other, KINDS for each layer and direction.
@@ -94,7 +94,7 @@ def forward(
 ) -> tuple[Outputs, Any, Any]:
     """Outputs and, if ``save``, the reserve and the block that it has released: the given one if there is one."""
     packed = plan.batch_sizes is not None
-    y, hn, cn, reserve = _core.lstm_forward(
+    y, hn, cn, cells, reserve = _core.lstm_forward(
         array(x),
         array(h0),
         array(c0),
@@ -109,11 +109,13 @@ def forward(
         _core.Form.packed if packed else _core.Form.stack,
         torch.get_num_threads(),
         None if block is None else block.numpy(),
+        plan.cells,
     )
     saved = None
     if reserve is not None:
         _, y, saved = reserve.release()
-    return (torch.from_numpy(y), torch.from_numpy(hn), torch.from_numpy(cn)), reserve, saved
+    outputs = (y, hn, cn) if cells is None else (y, hn, cn, cells)
+    return tuple(map(torch.from_numpy, outputs)), reserve, saved
 
 
 def step(*tensors: Tensor | None) -> tuple[Tensor, Tensor] | None:
@@ -136,7 +138,7 @@ def step(*tensors: Tensor | None) -> tuple[Tensor, Tensor] | None:
 
 
 class _Stack(torch.autograd.Function):
-    """y, hn, cn = f(x, h0, c0, *weights)."""
+    """y, hn, cn[, cells] = f(x, h0, c0, *weights)."""
 
     @staticmethod
     def forward(ctx: Any, plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, *weights: Tensor | None) -> Outputs:
@@ -154,7 +156,7 @@ class _Stack(torch.autograd.Function):
             return (None,) * (1 + len(wanted))
         if torch.is_grad_enabled():
             return (None, *_differentiable_backward(ctx.plan, wanted, gradients, x, h0, c0, weights))
-        dy, dhn, dcn = (array(gradient) for gradient in gradients)
+        dy, dhn, dcn, *dcells = (array(gradient) for gradient in gradients)
         groups = grouped(wanted[3:])
         kinds = [(w_ih, w_hh, b_ih or b_hh, w_hr) for w_ih, w_hh, b_ih, b_hh, w_hr in groups]
         dx, dh0, dc0, found = _core.lstm_backward(
@@ -165,6 +167,7 @@ class _Stack(torch.autograd.Function):
             (wanted[0], wanted[1], wanted[2], kinds),
             (array(x), array(y), array(block)),
             torch.get_num_threads(),
+            *dcells,
         )
         parameters = []
         for (_, _, b_ih, b_hh, _), (dw_ih, dw_hh, db, dw_hr) in zip(groups, found, strict=True):

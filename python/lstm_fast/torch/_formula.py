@@ -16,8 +16,8 @@ from ._plan import Plan
 Weights = Sequence[Tensor | None]  # w_ih, w_hh, b_ih, b_hh, w_hr
 
 
-def stack(plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Weights]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return y, hn and cn as the kernels do: x [T,B,I], or [N,I] if the plan is packed; states [L*D,B,.]."""
+def stack(plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Weights]) -> tuple[Tensor, ...]:
+    """Return y, hn, cn and the cells as the kernels do: x [T,B,I], or [N,I] if the plan is packed; states [L*D,B,.]."""
     lengths: Tensor | None
     if plan.batch_sizes is not None:
         steps, rows = _places(plan.batch_sizes)
@@ -30,11 +30,12 @@ def stack(plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Weigh
             x = torch.where((torch.arange(x.shape[0])[:, None] < lengths)[..., None], x, 0.0)
     hn, cn = [], []
     for layer in range(plan.layers):
-        outputs = []
+        outputs, cells = [], []
         for direction in range(plan.directions):
             at = layer * plan.directions + direction
-            y, h, c = _direction(x, h0[at], c0[at], weights[at], lengths, reverse=direction == 1)
+            y, all_c, h, c = _direction(x, h0[at], c0[at], weights[at], lengths, reverse=direction == 1)
             outputs.append(y)
+            cells.append(all_c)
             hn.append(h)
             cn.append(c)
         x = torch.cat(outputs, dim=-1) if len(outputs) > 1 else outputs[0]
@@ -42,9 +43,10 @@ def stack(plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Weigh
             shape = (x.shape[0], x.shape[1], x.shape[2])
             scale = reference.dropout_scale(int(plan.seed), layer, shape, plan.dropout)
             x = x * torch.as_tensor(scale, dtype=x.dtype)
+    found = [x, torch.cat(cells, dim=-1)] if plan.cells else [x]
     if plan.batch_sizes is not None:
-        x = x[steps, rows]
-    return x, torch.stack(hn), torch.stack(cn)
+        found = [each[steps, rows] for each in found]
+    return found[0], torch.stack(hn), torch.stack(cn), *found[1:]
 
 
 def _places(batch_sizes: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,12 +58,14 @@ def _places(batch_sizes: Tensor) -> tuple[Tensor, Tensor]:
 
 def _direction(
     x: Tensor, h: Tensor, c: Tensor, weights: Weights, lengths: Tensor | None, reverse: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """y and c of all steps, and the last h and c."""
     w_ih, w_hh, b_ih, b_hh, w_hr = weights
     assert w_ih is not None
     assert w_hh is not None
     steps = x.shape[0]
-    found: list[Tensor] = []
+    all_h: list[Tensor] = []
+    all_c: list[Tensor] = []
     for t in reversed(range(steps)) if reverse else range(steps):
         a = torch.nn.functional.linear(x[t], w_ih, b_ih) + torch.nn.functional.linear(h, w_hh, b_hh)
         i, f, g, o = a.chunk(4, dim=-1)
@@ -71,11 +75,14 @@ def _direction(
             new_h = torch.nn.functional.linear(new_h, w_hr)
         if lengths is None:
             h, c = new_h, new_c
-            found.append(h)
+            all_h.append(h)
+            all_c.append(c)
         else:
             active = (lengths > t)[:, None]
             h, c = torch.where(active, new_h, h), torch.where(active, new_c, c)
-            found.append(torch.where(active, new_h, 0.0))
+            all_h.append(torch.where(active, new_h, 0.0))
+            all_c.append(torch.where(active, new_c, 0.0))
     if reverse:
-        found.reverse()
-    return torch.stack(found), h, c
+        all_h.reverse()
+        all_c.reverse()
+    return torch.stack(all_h), torch.stack(all_c), h, c

@@ -21,23 +21,21 @@ _OPTIONS = "Tensor? lengths, bool packed, int layers, int directions, bool biase
 
 torch.library.define(
     "lstm_fast::lstm",
-    f"(Tensor x, Tensor h0, Tensor c0, Tensor[] weights, Tensor? seed, {_OPTIONS}, bool save)"
-    " -> (Tensor y, Tensor hn, Tensor cn, Tensor block)",
+    f"(Tensor x, Tensor h0, Tensor c0, Tensor[] weights, Tensor? seed, {_OPTIONS}, bool save, bool cells)"
+    " -> (Tensor y, Tensor hn, Tensor cn, Tensor cells, Tensor block)",
 )
 torch.library.define(
     "lstm_fast::lstm_backward",
-    "(Tensor? dy, Tensor? dhn, Tensor? dcn, Tensor x, Tensor y, Tensor block, Tensor[] weights, Tensor? seed,"
-    f" {_OPTIONS}, SymInt batch, bool[] wanted) -> Tensor[]",
+    "(Tensor? dy, Tensor? dhn, Tensor? dcn, Tensor? dcells, Tensor x, Tensor y, Tensor block, Tensor[] weights,"
+    f" Tensor? seed, {_OPTIONS}, SymInt batch, bool[] wanted) -> Tensor[]",
 )
 
 
-def call(
-    plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Tensor | None]
-) -> tuple[Tensor, Tensor, Tensor]:
+def call(plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
     """As :func:`lstm_fast.torch._call.run`, under the compiler."""
     lengths = plan.lengths if plan.batch_sizes is None else plan.batch_sizes
     given = [weight for weight in weights if weight is not None]
-    y, hn, cn, _ = torch.ops.lstm_fast.lstm(
+    y, hn, cn, cells, _ = torch.ops.lstm_fast.lstm(
         x,
         h0,
         c0,
@@ -51,8 +49,9 @@ def call(
         weights[4] is not None,
         plan.dropout,
         needs_graph(x, h0, c0, *given) or plan.needs_reserve(),
+        plan.cells,
     )
-    return y, hn, cn
+    return (y, hn, cn, cells) if plan.cells else (y, hn, cn)
 
 
 def _spread(weights: Sequence[Any], biased: bool, projected: bool, missing: Any = None) -> list[Any]:
@@ -87,8 +86,8 @@ def _block_bytes(
     return elements * x.element_size() + _ISA_BYTES
 
 
-def _output(x: Tensor, h0: Tensor, directions: int) -> Tensor:
-    return x.new_empty(*x.shape[:-1], directions * h0.shape[-1])
+def _output(x: Tensor, state: Tensor, directions: int) -> Tensor:
+    return x.new_empty(*x.shape[:-1], directions * state.shape[-1])
 
 
 class Forward(NamedTuple):
@@ -107,6 +106,7 @@ class Forward(NamedTuple):
     projected: bool
     dropout: float
     save: bool
+    cells: bool
 
     def block_bytes(self) -> Any:
         if not self.save:
@@ -121,6 +121,7 @@ class Backward(NamedTuple):
     dy: Tensor | None
     dhn: Tensor | None
     dcn: Tensor | None
+    dcells: Tensor | None
     x: Tensor
     y: Tensor
     block: Tensor
@@ -152,6 +153,7 @@ def _lstm(*arguments: Any) -> tuple[Tensor, ...]:
         0 if a.seed is None else int(a.seed),
         None if a.packed else array(a.lengths),
         a.lengths if a.packed else None,
+        a.cells,
     )
     _counters.native["LSTM"] += 1
     spread = _spread(a.weights, a.biased, a.projected)
@@ -159,7 +161,7 @@ def _lstm(*arguments: Any) -> tuple[Tensor, ...]:
     outputs, reserve, _ = forward(plan, a.x, a.h0, a.c0, spread, a.save, block if a.save else None)
     if a.save:
         block[-_ISA_BYTES:] = torch.tensor(list(reserve.isa.encode().ljust(_ISA_BYTES)), dtype=torch.uint8)
-    return (*outputs, block)
+    return (*outputs, block) if a.cells else (*outputs, a.x.new_empty(0), block)
 
 
 @torch.library.register_fake("lstm_fast::lstm")  # type: ignore[untyped-decorator]
@@ -169,6 +171,7 @@ def _lstm_fake(*arguments: Any) -> tuple[Tensor, ...]:
         _output(a.x, a.h0, a.directions),
         a.h0.new_empty(a.h0.shape),
         a.c0.new_empty(a.c0.shape),
+        _output(a.x, a.c0, a.directions) if a.cells else a.x.new_empty(0),
         a.x.new_empty(a.block_bytes(), dtype=torch.uint8),
     )
 
@@ -203,6 +206,7 @@ def _backward(*arguments: Any) -> list[Tensor]:
         (a.wanted[0], a.wanted[1], a.wanted[2], kinds),
         (array(a.x), array(a.y), array(a.block)),
         torch.get_num_threads(),
+        array(a.dcells),
     )
     gradients = [dx, dh0, dc0]
     for dw_ih, dw_hh, db, dw_hr in found:
@@ -225,25 +229,25 @@ def _backward_fake(*arguments: Any) -> list[Tensor]:
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, h0, _, weights, seed, lengths, *options, _ = inputs
-    y, _, _, block = output
+    x, h0, _, weights, seed, lengths, *options, _, has_cells = inputs
+    y, _, _, cells, block = output
     ctx.count = len(weights)
     ctx.options = (*options, h0.shape[1])
     ctx.has = (seed is not None, lengths is not None)
-    ctx.mark_non_differentiable(block)
+    ctx.mark_non_differentiable(*(() if has_cells else (cells,)), block)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(x, y, block, *weights, *(t for t in (seed, lengths) if t is not None))
 
 
-def _autograd(ctx: Any, dy: Tensor | None, dhn: Tensor | None, dcn: Tensor | None, _: Any) -> tuple[Any, ...]:
+def _autograd(ctx: Any, *incoming: Tensor | None) -> tuple[Any, ...]:
     x, y, block, *rest = ctx.saved_tensors
     weights, others = rest[: ctx.count], iter(rest[ctx.count :])
     seed, lengths = (next(others) if has else None for has in ctx.has)
     need = ctx.needs_input_grad
     wanted = [need[0], need[1], need[2], *(need[3] if isinstance(need[3], (list, tuple)) else [need[3]] * ctx.count)]
-    found = torch.ops.lstm_fast.lstm_backward(dy, dhn, dcn, x, y, block, weights, seed, lengths, *ctx.options, wanted)
+    found = torch.ops.lstm_fast.lstm_backward(*incoming[:-1], x, y, block, weights, seed, lengths, *ctx.options, wanted)
     gradients = [g if want else None for g, want in zip(found, wanted, strict=True)]
-    return (*gradients[:3], gradients[3:], *[None] * (2 + len(ctx.options)))
+    return (*gradients[:3], gradients[3:], *[None] * (3 + len(ctx.options)))
 
 
 torch.library.register_autograd("lstm_fast::lstm", _autograd, setup_context=_setup)

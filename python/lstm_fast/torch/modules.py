@@ -14,7 +14,7 @@ from . import _counters
 from ._call import KINDS, PLAIN, recorded, run, step
 from ._plan import Plan
 
-BEYOND_TORCH = ("learn_initial_state",)  # the extras of LSTM without which it computes something else
+BEYOND_TORCH = ("return_cells", "learn_initial_state")  # the extras of LSTM without which it computes something else
 _DTYPES = (torch.float32, torch.float64)
 
 
@@ -52,6 +52,9 @@ class LSTM(torch.nn.LSTM):
 
     What ``torch.nn.LSTM`` lacks, keyword-only arguments of the constructor, off by default (D directions, L layers):
 
+    * ``return_cells=True``: ``forward`` returns ``(output, (h_n, c_n), cells)``: c after every step of the last layer,
+      of the kind, shape and dtype of output but with D*hidden_size features, and differentiable. Every call takes the
+      memory of a training call. NotImplementedError where PyTorch would have to compute;
     * ``learn_initial_state=True``: parameters ``h_0`` [L*D, proj_size or hidden_size] and ``c_0`` [L*D, hidden_size] of
       the module's dtype, zero at first, are the state of every row where ``hx`` is None;
     * ``forget_bias=value``: ``reset_parameters`` sets the forget gate's part of every ``bias_ih`` to it and that of
@@ -61,14 +64,21 @@ class LSTM(torch.nn.LSTM):
     """
 
     # Of a module that was made by torch.nn.LSTM, too.
+    return_cells: bool = False
     learn_initial_state: bool = False
     forget_bias: float | None = None
     h_0: Tensor
     c_0: Tensor
 
     def __init__(
-        self, *args: Any, learn_initial_state: bool = False, forget_bias: float | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        return_cells: bool = False,
+        learn_initial_state: bool = False,
+        forget_bias: float | None = None,
+        **kwargs: Any,
     ) -> None:
+        cells = flag(return_cells, "return_cells")
         learns = flag(learn_initial_state, "learn_initial_state")
         bias = None if forget_bias is None else finite(forget_bias, "forget_bias")
         super().__init__(*args, **kwargs)
@@ -76,6 +86,8 @@ class LSTM(torch.nn.LSTM):
             if not self.bias:
                 raise ValueError(f"forget_bias: expected None with bias=False, got {forget_bias}")
             self.forget_bias = bias
+        if cells:
+            self.return_cells = True
         if learns:
             self.learn_initial_state = True
             like: Any = self.weight_ih_l0  # in dtype and device
@@ -105,7 +117,7 @@ class LSTM(torch.nn.LSTM):
 
     def forward(
         self, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None = None, *, lengths: Any = None
-    ) -> tuple[Any, tuple[Tensor, Tensor]]:
+    ) -> tuple[Any, ...]:
         if isinstance(input, PackedSequence):
             return self._packed(input, hx, lengths)
         if hx is None and self.learn_initial_state and input.dim() in (2, 3):
@@ -125,18 +137,16 @@ class LSTM(torch.nn.LSTM):
         plan = self._plan()
         if lengths is not None:
             plan = plan._replace(lengths=_lengths(lengths, x))
-        y, hn, cn = run(type(self).__name__, plan, x, h0, c0, weights)
+        y, hn, cn, *cells = run(type(self).__name__, plan, x, h0, c0, weights)
         if not batched:
-            return y[:, 0], (hn[:, 0], cn[:, 0])
-        return self._time_major(y), (hn, cn)
+            return y[:, 0], (hn[:, 0], cn[:, 0]), *(each[:, 0] for each in cells)
+        return self._time_major(y), (hn, cn), *map(self._time_major, cells)
 
     def _time_major(self, batch: Tensor) -> Tensor:
         """[T,B,.] from what the user calls input; its own inverse."""
         return batch.transpose(0, 1) if self.batch_first else batch
 
-    def _packed(
-        self, input: PackedSequence, hx: tuple[Tensor, Tensor] | None, lengths: Any
-    ) -> tuple[PackedSequence, tuple[Tensor, Tensor]]:
+    def _packed(self, input: PackedSequence, hx: tuple[Tensor, Tensor] | None, lengths: Any) -> tuple[Any, ...]:
         if lengths is not None:
             raise ValueError("lengths: expected None with a PackedSequence, which has lengths of its own")
         x, batch_sizes, sorted_indices, unsorted_indices = input
@@ -155,12 +165,14 @@ class LSTM(torch.nn.LSTM):
         else:
             h0, c0 = self.permute_hidden(hx, sorted_indices)
         plan = self._plan()._replace(batch_sizes=batch_sizes)
-        y, hn, cn = run(type(self).__name__, plan, x, h0, c0, weights)
-        output = PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices)
-        return output, self.permute_hidden((hn, cn), unsorted_indices)
+        y, hn, cn, *cells = run(type(self).__name__, plan, x, h0, c0, weights)
+        output, *more = (PackedSequence(each, batch_sizes, sorted_indices, unsorted_indices) for each in (y, *cells))
+        return output, self.permute_hidden((hn, cn), unsorted_indices), *more
 
     def _parent(self, input: Any, hx: Any, reason: str) -> tuple[Any, tuple[Tensor, Tensor]]:
         output, states = super().forward(input, hx)
+        if self.return_cells:
+            raise NotImplementedError(f"return_cells: expected an input that the kernels compute, got {reason}")
         _counters.note(_counters.fallback, reason)
         return output, states
 
@@ -180,9 +192,10 @@ class LSTM(torch.nn.LSTM):
     def _plan(self) -> Plan:
         layers, directions = self.num_layers, 2 if self.bidirectional else 1
         if not (self.training and self.dropout > 0 and layers > 1):
-            return Plan(layers, directions)
+            return Plan(layers, directions, cells=self.return_cells)
         seed = torch.randint(2**63 - 1, ())
-        return Plan(layers, directions, self.dropout, seed if torch.compiler.is_compiling() else int(seed))
+        known = seed if torch.compiler.is_compiling() else int(seed)
+        return Plan(layers, directions, self.dropout, known, cells=self.return_cells)
 
     def _learnt(self, batch: int | None) -> tuple[Tensor, Tensor]:
         """The learnt initial state of so many rows, or without an axis of rows."""
