@@ -44,8 +44,8 @@ def accelerate(model: Model, report: bool = False) -> Model:
 def restore(model: Model) -> Model:
     """Undo :func:`accelerate`, before ONNX export or scripting; returns the model. TypeError if it is not a module.
 
-    A module that computes what ``torch.nn.LSTM`` cannot, with an extra such as ``learn_initial_state``, stays as it is,
-    and a warning names it. ``forget_bias`` is no such extra, since its values stand in the parameters.
+    A module that computes what ``torch.nn.LSTM`` cannot, with ``return_cells`` or ``learn_initial_state``, stays as it
+    is, and a warning names it. ``forget_bias`` is no such extra, since its values stand in the parameters.
     """
     _require_module(model)
     for name, module in model.named_modules():
