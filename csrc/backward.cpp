@@ -166,6 +166,7 @@ class BackwardPass {
         .panel_p = work.panel_p,
     };
     BackwardChunk<T> chunk = whole;
+    first_row[0] = 0;
     for (auto span = schedule.spans().rbegin(); span != schedule.spans().rend(); ++span) {
       if (company.halted(everybody, crew)) return;
       index row = 0;
@@ -199,15 +200,14 @@ class BackwardPass {
       kernels.backward_steps(chunk, own);
       crew.wait();
       if (dx) kernels.input_gradient(chunk, crew.share(row, max_rows));
-      if (direct) {
-        kernels.direct_weight_gradient(chunk, dw, crew.share(g.H));
-      } else if (wants_weights) {
+      if (wants_weights && !direct) {
         kernels.pack_panels(chunk, deal);
         crew.wait();
         kernels.weight_gradient(chunk, deal);
       }
     }
     crew.wait();
+    if (direct) kernels.direct_weight_gradient(chunk, dw, crew.share(g.H));
     if (!direct && turn.mine()) kernels.unpack_weights(work.dw_ih, g.H, g.I, true, dw.w_ih, dw.b);
     if (!direct && turn.mine()) kernels.unpack_weights(work.dw_hh, g.H, g.Ho, false, dw.w_hh, nullptr);
     if (dw.w_hr && turn.mine()) kernels.unpack_projection(work.dw_hr, g.P, g.H, dw.w_hr);

@@ -109,7 +109,8 @@ struct LayerKernels {
   void (*input_gradient)(const BackwardChunk<T>&, Range rows);
   void (*pack_panels)(const BackwardChunk<T>&, Deal tiles);
   void (*weight_gradient)(const BackwardChunk<T>&, Deal tiles);
-  // Of a chunk of one step, which is the whole sequence, without projection: in place of packing and all of the above.
+  // Of a chunk of at most one step, which is the whole sequence, without projection: in place of packing and all of the
+  // above.
   void (*direct_step)(const ForwardChunk<T>&, const Weights<T>&, Range unit_blocks);
   void (*direct_weight_gradient)(const BackwardChunk<T>&, const WeightGradients<T>&, Range units);
 };

@@ -86,10 +86,11 @@ const T* dense(const Tensor& tensor, const Dims& dims) {
 template <class T>
 std::pair<py::capsule, T*> empty(index rows, index columns) {
   std::size_t bytes = sizeof(T);
-  for (const index size : {rows, columns}) {
-    if (__builtin_mul_overflow(bytes, static_cast<std::size_t>(size), &bytes)) throw std::bad_alloc();
+  if (__builtin_mul_overflow(bytes, static_cast<std::size_t>(rows), &bytes) ||
+      __builtin_mul_overflow(bytes, static_cast<std::size_t>(columns), &bytes) ||
+      __builtin_add_overflow(bytes, head, &bytes)) {
+    throw std::bad_alloc();
   }
-  if (__builtin_add_overflow(bytes, head, &bytes)) throw std::bad_alloc();
   void* const memory = ::operator new(bytes, alignment);
   auto* const owned = new (memory) Owned{{}, {rows, columns}, {columns, 1}};
   void* const data = static_cast<std::byte*>(memory) + head;

@@ -87,6 +87,20 @@ def test_rows_that_take_no_step():
     assert not gradients.x[0, 1].any()
 
 
+def test_no_row_takes_a_step(isa):
+    layer = lf.LSTM(4, 9, seed=5)
+    x, dy, state = draw(layer, 3, steps=1)
+    y, (hn, cn), reserve = layer.forward(x, state, lengths=[0, 0, 0])
+    np.full(10**6, np.nan)  # what new memory may hold
+    gradients = layer.backward(reserve, dy)
+    assert not y.any()
+    assert_same_bits(hn, state[0], "hn")
+    assert_same_bits(cn, state[1], "cn")
+    assert not gradients.x.any()
+    for name, value in gradients.parameters.items():
+        assert not value.any(), name
+
+
 def test_only_some_gradients():
     """What is not asked for is not computed, and changes nothing of the rest."""
     cell = core.Form.cell

@@ -37,8 +37,8 @@ DEFECTS = [
         "d5",
         "direct weight gradients of one participant's units only",
         LAYERS_BACKWARD,
-        "kernels.direct_weight_gradient(chunk, dw, crew.share(g.H));",
-        "if (crew.leads()) kernels.direct_weight_gradient(chunk, dw, crew.share(g.H));",
+        "if (direct) kernels.direct_weight_gradient(chunk, dw, crew.share(g.H));",
+        "if (direct && crew.leads()) kernels.direct_weight_gradient(chunk, dw, crew.share(g.H));",
     ),
     replaced(
         "d6", "strides of a tensor overlooked", DLPACK, "tensor.strides[axis] != step", "tensor.strides[axis] == 0"
