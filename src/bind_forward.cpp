@@ -65,7 +65,7 @@ py::tuple forward_of(const Request& request) {
   const Form form = request.form;
   const bool cell = form == Form::cell;
   const bool packed = form == Form::packed;
-  const bool flat = cell || packed;
+  const bool flat = is_flat(form);
   const py::array x = require(request.x, "x", flat ? Dims{-1, -1} : Dims{-1, -1, -1}, code, "x", false);
   const py::ssize_t rank = x.ndim();
   Dims lengths = packed ? require_batch_sizes(request.lengths, x.shape(0)) : Dims{};
@@ -107,14 +107,14 @@ py::tuple forward_of(const Request& request) {
 
   const Isa& isa = active_isa();
   const index width = shape.directions * hidden(shape);
-  const py::array y = empty_array(code, packed ? Dims{x.shape(0), width} : Dims{shape.T, shape.B, width});
+  const py::array y = empty_array(code, flat ? Dims{x.shape(0), width} : Dims{shape.T, shape.B, width});
   const py::array hn = empty_array(code, h_dims);
   const py::array cn = empty_array(code, c_dims);
   py::object cells = py::none();
   T* cells_data = nullptr;
   if (request.cells) {
     const index states = shape.directions * shape.H;
-    const py::array made = empty_array(code, packed ? Dims{x.shape(0), states} : Dims{shape.T, shape.B, states});
+    const py::array made = empty_array(code, flat ? Dims{x.shape(0), states} : Dims{shape.T, shape.B, states});
     cells_data = data_of<T>(made);
     cells = made;
   }

@@ -15,6 +15,9 @@ enum class Form {
   cell,    // ops.lstm_cell: x [B,I], states [B,H]
 };
 
+// Whether x and its like have one dimension for steps and rows of the batch together.
+inline bool is_flat(Form form) { return form == Form::packed || form == Form::cell; }
+
 inline index hidden(const Shape& shape) { return shape.P > 0 ? shape.P : shape.H; }
 
 inline Dims state_dims(Form form, const Shape& shape, index width) {
@@ -35,7 +38,7 @@ struct Reserve {
   Shape shape;
   Dims lengths;  // empty: every row has T steps
   bool ragged;
-  index rows;  // of x, if packed
+  index rows;  // of x, if it has two dimensions
   Dropout dropout;
   char code;
   bool has_b_ih, has_b_hh;
@@ -45,9 +48,7 @@ struct Reserve {
   const index* lengths_or_null() const { return ragged ? lengths.data() : nullptr; }
 
   // Of an array as long as x.
-  Dims sequence_dims(index width) const {
-    return form == Form::packed ? Dims{rows, width} : Dims{shape.T, shape.B, width};
-  }
+  Dims sequence_dims(index width) const { return is_flat(form) ? Dims{rows, width} : Dims{shape.T, shape.B, width}; }
 };
 
 inline const std::byte* bytes_of(const py::array& block) { return static_cast<const std::byte*>(block.data()); }

@@ -25,11 +25,14 @@ def run(name: str, plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Seque
     """Return the outputs of a stack, through whatever can compute what is asked for.
 
     ``name`` is that of the module's class, for :func:`stats`. x [T,B,I], or [N,I] if the plan is packed; states
-    [L*D,B,.]; weights one after the other, KINDS for each layer and direction.
+    [L*D,B,.]. If it is a step, x [B,I] and states [B,H]. Weights one after the other, KINDS for each layer and direction.
     """
     if torch.compiler.is_compiling():
         from . import _library  # its operators are made at import, which nobody else should pay for
 
+        if plan.step:
+            found = _library.call(plan._replace(step=False), x[None], h0[None], c0[None], weights)
+            return tuple(output[0] for output in found)
         return _library.call(plan, x, h0, c0, weights)
     reason = unsupported()
     if reason:
@@ -106,7 +109,7 @@ def forward(
         save,
         plan.dropout,
         int(plan.seed),
-        _core.Form.packed if packed else _core.Form.stack,
+        _core.Form.packed if packed else _core.Form.cell if plan.step else _core.Form.stack,
         torch.get_num_threads(),
         None if block is None else block.numpy(),
         plan.cells,

@@ -17,7 +17,10 @@ Weights = Sequence[Tensor | None]  # w_ih, w_hh, b_ih, b_hh, w_hr
 
 
 def stack(plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Weights]) -> tuple[Tensor, ...]:
-    """Return y, hn, cn and the cells as the kernels do: x [T,B,I], or [N,I] if the plan is packed; states [L*D,B,.]."""
+    """Return y, hn, cn and the cells as the kernels do: x and states as for :func:`lstm_fast.torch._call.run`."""
+    if plan.step:
+        outputs_of_all = stack(plan._replace(step=False), x[None], h0[None], c0[None], weights)
+        return tuple(output[0] for output in outputs_of_all)
     lengths: Tensor | None
     if plan.batch_sizes is not None:
         steps, rows = _places(plan.batch_sizes)

@@ -258,14 +258,13 @@ class LSTMCell(torch.nn.LSTMCell):
             _counters.note(_counters.fallback, reason)
             return result
         batched = input.dim() == 2
-        lead = (None,) * (3 - input.dim())
-        x = input[lead]
+        x = input if batched else input[None]
         if hx is None:
-            h0 = c0 = x.new_zeros(1, x.shape[1], self.hidden_size)
+            h0 = c0 = x.new_zeros(x.shape[0], self.hidden_size)
         else:
-            h0, c0 = hx[0][lead], hx[1][lead]
-        _, hn, cn = run(type(self).__name__, Plan(), x, h0, c0, [*weights, None])
-        return (hn[0], cn[0]) if batched else (hn[0, 0], cn[0, 0])
+            h0, c0 = hx if batched else (hx[0][None], hx[1][None])
+        _, hn, cn = run(type(self).__name__, Plan(step=True), x, h0, c0, [*weights, None])
+        return (hn, cn) if batched else (hn[0], cn[0])
 
     def _misshapen(self, input: Tensor, hx: Any) -> str | None:
         if input.dim() not in (1, 2) or input.shape[-1] != self.input_size:
