@@ -25,7 +25,7 @@ def run(name: str, plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Seque
     """Return the outputs of a stack, through whatever can compute what is asked for.
 
     ``name`` is that of the module's class, for :func:`stats`. x [T,B,I], or [N,I] if the plan is packed; states
-    [L*D,B,.]. If it is a step, x [B,I] and states [B,H]. Weights one after the other, KINDS for each layer and direction.
+    [L*D,B,.]; of a step x [B,I] and states [B,H]. Weights one after the other, KINDS for each layer and direction.
     """
     if torch.compiler.is_compiling():
         from . import _library  # its operators are made at import, which nobody else should pay for
