@@ -197,9 +197,14 @@ class BackwardPass {
       first_row[span->steps] = row;
       chunk.steps = span->steps;
       const Deal deal{crew.id(), crew.size()};
-      kernels.backward_steps(chunk, own);
-      crew.wait();
-      if (dx) kernels.input_gradient(chunk, crew.share(row, max_rows));
+      if (plan_.copies_weights()) {
+        kernels.backward_steps(chunk, own);
+        crew.wait();
+        if (dx) kernels.input_gradient(chunk, crew.share(row, max_rows));
+      } else {
+        kernels.direct_gradients(chunk, args_.weights_again[state], dx != nullptr, own);
+        crew.wait();
+      }
       if (wants_weights && !direct) {
         kernels.pack_panels(chunk, deal);
         crew.wait();

@@ -114,6 +114,64 @@ void direct_step(const ForwardChunk<typename V::scalar>& chunk, const Weights<ty
   }
 }
 
+// Columns [column .. column + N vectors) of M dealt rows of dgates times w [gates*H, K], the sum over (unit, gate).
+template <int gates, int N, class V>
+struct DirectProductJob {
+  using T = typename V::scalar;
+  const BackwardChunk<T>& chunk;
+  const T* w;
+  index K, column;
+  T* const* out_rows;
+  RowDeal deal;
+
+  template <int M>
+  LF_NOINLINE void run(index number) const {
+    const index valid = K - column;
+    const T* a[M];
+    LF_UNROLL for (int m = 0; m < M; ++m) a[m] = chunk.dgates + deal.row(number + m) * chunk.gate_stride;
+    V acc[M][N];
+    LF_UNROLL for (int m = 0; m < M; ++m) { LF_UNROLL for (int n = 0; n < N; ++n) acc[m][n] = V::set(0); }
+    for (index unit = 0; unit < chunk.H; ++unit) {
+      const index first = unit / V::lanes * gates * V::lanes + unit % V::lanes;
+      for (index gate = 0; gate < gates; ++gate) {
+        const T* from = w + (gate * chunk.H + unit) * K + column;
+        V weights[N];
+        LF_UNROLL for (int n = 0; n < N; ++n) weights[n] = load_valid<V>(from + n * V::lanes, valid - n * V::lanes);
+        LF_UNROLL for (int m = 0; m < M; ++m) {
+          const V value = V::set(a[m][first + gate * V::lanes]);
+          LF_UNROLL for (int n = 0; n < N; ++n) acc[m][n] = fma(value, weights[n], acc[m][n]);
+        }
+      }
+    }
+    LF_UNROLL for (int m = 0; m < M; ++m) store_columns(acc[m], out_rows[deal.row(number + m)] + column, valid);
+  }
+};
+
+template <int gates, class V>
+void direct_product(const BackwardChunk<typename V::scalar>& chunk, const typename V::scalar* w, index K,
+                    typename V::scalar* const* out_rows, RowDeal deal, index count) {
+  constexpr int wide = 4;
+  index column = 0;
+  for (; column + wide * V::lanes <= K; column += wide * V::lanes) {
+    for_all_tiles<tile_rows<V>(wide)>(count, DirectProductJob<gates, wide, V>{chunk, w, K, column, out_rows, deal});
+  }
+  for (; column < K; column += V::lanes) {
+    for_all_tiles<max_rows>(count, DirectProductJob<gates, 1, V>{chunk, w, K, column, out_rows, deal});
+  }
+}
+
+// dgates of the only step of a chunk, dh and dc before it, and dx.
+template <template <class> class CellOf, class V>
+void direct_gradients(const BackwardChunk<typename V::scalar>& chunk, const Weights<typename V::scalar>& weights,
+                      bool wants_dx, RowDeal deal) {
+  constexpr int gates = CellOf<V>::gates;
+  const index count = deal.count(chunk.first_row[1]);
+  if (chunk.dc_rows) add_cells_gradient<V>(chunk, 0, deal, count);
+  cell_gradient<CellOf, V>(chunk, 0, deal, count);
+  direct_product<gates, V>(chunk, weights.w_hh, chunk.H, chunk.dh_rows, deal, count);
+  if (wants_dx) direct_product<gates, V>(chunk, weights.w_ih, chunk.I, chunk.dx_rows, deal, count);
+}
+
 // Row `from` of dw [., K] = sum over the chunk's rows, in their order, of a gate's gradient times a row of `inputs`.
 template <class V>
 LF_INLINE void outer_product(const typename V::scalar* gradients, index stride, index count,

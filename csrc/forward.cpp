@@ -85,8 +85,9 @@ class ForwardPass {
     Turns turn(crew);
     if (!direct && turn.mine()) kernels.pack_weights(w.w_ih, g.H, g.I, w.b_ih, w.b_hh, true, work.w_ih);
     if (!direct && turn.mine()) kernels.pack_weights(w.w_hh, g.H, g.Ho, nullptr, nullptr, false, work.w_hh);
-    if (saves() && turn.mine()) kernels.pack_transposed(w.w_ih, g.H, g.I, reserve.w_ih_t);
-    if (saves() && turn.mine()) kernels.pack_transposed(w.w_hh, g.H, g.Ho, reserve.w_hh_t);
+    const bool copies = saves() && plan_.copies_weights();
+    if (copies && turn.mine()) kernels.pack_transposed(w.w_ih, g.H, g.I, reserve.w_ih_t);
+    if (copies && turn.mine()) kernels.pack_transposed(w.w_hh, g.H, g.Ho, reserve.w_hh_t);
     if (w.w_hr && turn.mine()) kernels.pack_projection(w.w_hr, g.P, g.H, work.w_hr);
     if (w.w_hr && saves() && turn.mine()) kernels.pack_projection_transposed(w.w_hr, g.P, g.H, reserve.w_hr_t);
     if (saves() && turn.mine()) sort_rows(schedule, h0, g.Ho, reserve.h0, g.Ho);

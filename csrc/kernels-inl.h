@@ -9,9 +9,9 @@
 
 #include "forward-inl.h"
 
-#include "direct-inl.h"
-
 #include "backward-inl.h"
+
+#include "direct-inl.h"
 
 // Independent chains of fma: enough to hide its latency, few enough for 16 registers.
 template <class V>
@@ -47,6 +47,7 @@ constexpr LayerKernels<typename V::scalar> layer_kernels() {
           pack_panels<CellOf, V>,
           weight_gradient<CellOf, V>,
           direct_step<CellOf, V>,
+          direct_gradients<CellOf, V>,
           direct_weight_gradient<CellOf, V>};
 }
 

@@ -112,6 +112,7 @@ struct LayerKernels {
   // Of a chunk of at most one step, which is the whole sequence, without projection: in place of packing and all of the
   // above.
   void (*direct_step)(const ForwardChunk<T>&, const Weights<T>&, Range unit_blocks);
+  void (*direct_gradients)(const BackwardChunk<T>&, const Weights<T>&, bool wants_dx, RowDeal rows);
   void (*direct_weight_gradient)(const BackwardChunk<T>&, const WeightGradients<T>&, Range units);
 };
 

@@ -167,12 +167,12 @@ struct DirectionReserve {
   T* w_hh_t;
   T* w_hr_t;
 
-  DirectionReserve(Arena& arena, const Geometry<T>& g)
+  DirectionReserve(Arena& arena, const Geometry<T>& g, bool copies_weights)
       : gates(arena.take<T>({g.rows, g.gate_stride})),
         c(arena.take<T>({g.B + g.rows, g.unit_stride})),
         h0(arena.take<T>({g.B, g.Ho})),
-        w_ih_t(arena.take<T>({g.gates, g.H, g.padded(g.I)})),
-        w_hh_t(arena.take<T>({g.gates, g.H, g.padded(g.Ho)})),
+        w_ih_t(arena.take<T>({copies_weights ? g.gates : 0, g.H, g.padded(g.I)})),
+        w_hh_t(arena.take<T>({copies_weights ? g.gates : 0, g.H, g.padded(g.Ho)})),
         w_hr_t(arena.take<T>({g.P, g.padded_H})) {}
 };
 

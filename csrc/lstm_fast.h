@@ -55,6 +55,9 @@ struct Shape {
   // x, y, cells and their gradients are [N,width], N being the sum of lengths: the rows of step 0, then those of step
   // 1, each row as long as it is active. lengths must not increase from row to row. PyTorch's PackedSequence.
   bool packed = false;
+  // The caller gives backward the weights that forward had: the reserve need not hold a copy of them. Of no effect but
+  // for one step of few rows, where the copy would take longer than the step.
+  bool weights_again = false;
 };
 
 // A [T,B,width] input whose rows are dense: element (t,b,k) is data[t*t_stride + b*b_stride + k]. Strides may be 0 or
@@ -144,7 +147,8 @@ struct BackwardArgs {
   Dropout dropout;
   Threads threads;
   Poll poll;
-  Sequence<T> dcells = {nullptr, 0, 0};  // data null: zero
+  Sequence<T> dcells = {nullptr, 0, 0};       // data null: zero
+  const Weights<T>* weights_again = nullptr;  // [L*D], if the shape says so
 };
 
 // The activated gates and the cell states that forward saved, in plain layout: gates [4,T,B,H], c [T,B,H].

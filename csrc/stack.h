@@ -33,6 +33,9 @@ struct Plan {
   // Whether packing the weights would cost more than the one step that they are packed for.
   bool direct() const { return shape.T == 1 && shape.P == 0 && shape.B <= direct_rows; }
 
+  // Whether the reserve has the weights that backward needs.
+  bool copies_weights() const { return !(shape.weights_again && direct()); }
+
   Geometry<T> geometry(int layer) const { return Geometry<T>(kernels, schedule, shape, layer); }
   int crews() const { return split_directions ? 2 : 1; }
 
@@ -190,7 +193,7 @@ struct StackReserve {
       y.push_back(last ? nullptr : arena.take<T>({plan.schedule.sequence_rows(), plan.width}));
       dropped.push_back(last || !dropout ? y.back() : arena.take<T>({plan.schedule.sequence_rows(), plan.width}));
       for (int direction = 0; direction < s.directions; ++direction)
-        directions.emplace_back(arena, plan.geometry(layer));
+        directions.emplace_back(arena, plan.geometry(layer), plan.copies_weights());
     }
   }
 

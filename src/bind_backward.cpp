@@ -3,7 +3,7 @@
 
 #include "arrays.h"
 #include "bindings.h"
-#include "reserve.h"
+#include "weights.h"
 #include "without_gil.h"
 
 namespace lstm_fast::python {
@@ -72,6 +72,7 @@ py::tuple backward_of(const Reserve& reserve, const Saved& saved, const py::obje
     weights.push_back({.w_ih = w_ih.data, .w_hh = w_hh.data, .b = b.data, .w_hr = w_hr.data});
     found.append(py::make_tuple(w_ih.array, w_hh.array, b.array, w_hr.array));
   }
+  const StackWeights<T> again(saved.weights, shape);
   BackwardArgs<T> args{
       .shape = shape,
       .x = sequence_of<T>(saved.x),
@@ -89,6 +90,7 @@ py::tuple backward_of(const Reserve& reserve, const Saved& saved, const py::obje
       .threads = threads_of_call(threads),
       .poll = {},
       .dcells = dcells_rows ? sequence_of<T>(*dcells_rows) : Sequence<T>{nullptr, 0, 0},
+      .weights_again = again.data(),
   };
   bool done;
   {
@@ -104,16 +106,27 @@ py::tuple backward_of(const Reserve& reserve, const Saved& saved, const py::obje
 Saved taken_back(const Reserve& reserve, const py::object& saved) {
   const py::tuple given = saved;
   const Shape& shape = reserve.shape;
+  const std::size_t wanted = shape.weights_again ? 4 : 3;
+  if (given.size() != wanted) {
+    throw py::value_error("saved: expected " + std::to_string(wanted) +
+                          " of what forward had and release() gave, got " + std::to_string(given.size()));
+  }
   py::array block = given[2];
   if (reinterpret_cast<std::uintptr_t>(block.data()) % reserve_alignment != 0) {
     const py::array aligned = empty_bytes(static_cast<std::size_t>(block.nbytes()));
     std::memcpy(data_of<std::byte>(aligned), block.data(), static_cast<std::size_t>(block.nbytes()));
     block = aligned;
   }
+  const py::list weights = shape.weights_again ? py::list(given[3]) : py::list();
+  if (shape.weights_again && weights.size() != static_cast<std::size_t>(shape.layers * shape.directions)) {
+    throw py::value_error("saved: expected the weights of " + std::to_string(shape.layers * shape.directions) +
+                          " layers and directions, got " + std::to_string(weights.size()));
+  }
   return {
       require(given[0], "x", reserve.sequence_dims(shape.I), reserve.code, "x", false),
       require(given[1], "y", reserve.sequence_dims(shape.directions * hidden(shape)), reserve.code, "x", true),
       block,
+      weights,
   };
 }
 

@@ -3,28 +3,11 @@
 
 #include "arrays.h"
 #include "bindings.h"
-#include "reserve.h"
+#include "weights.h"
 #include "without_gil.h"
 
 namespace lstm_fast::python {
 namespace {
-
-template <class T>
-char code_of() {
-  return sizeof(T) == 4 ? 'f' : 'd';
-}
-
-// The weights of one layer and direction, and the arrays that hold them.
-template <class T>
-struct LayerWeights {
-  std::vector<py::array> arrays;
-
-  const T* take(const py::handle& value, const char* name, const Dims& wanted) {
-    if (value.is_none()) return nullptr;
-    arrays.push_back(require(value, name, wanted, code_of<T>(), "x", true));
-    return data_of<T>(arrays.back());
-  }
-};
 
 // How the arrays of a call are shaped and what it asks for, as Python gives it.
 struct Request {
@@ -81,23 +64,10 @@ py::tuple forward_of(const Request& request) {
       .directions = request.directions,
       .reverse = request.reverse,
       .packed = packed,
+      .weights_again = cell && request.save,
   };
   find_hidden_sizes<T>(request.weights, &shape);
-  std::vector<LayerWeights<T>> layers(request.weights.size());
-  std::vector<Weights<T>> weights;
-  for (std::size_t at = 0; at < layers.size(); ++at) {
-    const py::tuple given = request.weights[at];
-    const index inputs = at < static_cast<std::size_t>(shape.directions) ? shape.I : shape.directions * hidden(shape);
-    weights.push_back({
-        .w_ih = layers[at].take(given[0], "w_ih", {4 * shape.H, inputs}),
-        .w_hh = layers[at].take(given[1], "w_hh", {4 * shape.H, hidden(shape)}),
-        .b_ih = layers[at].take(given[2], "b_ih", {4 * shape.H}),
-        .b_hh = layers[at].take(given[3], "b_hh", {4 * shape.H}),
-        .w_hr = layers[at].take(given[4], "w_hr", {shape.P, shape.H}),
-    });
-    if (!weights.back().w_ih) throw py::type_error("w_ih: expected a numpy.ndarray, got None");
-    if (!weights.back().w_hh) throw py::type_error("w_hh: expected a numpy.ndarray, got None");
-  }
+  const StackWeights<T> weights(request.weights, shape);
   const Dims h_dims = state_dims(form, shape, hidden(shape));
   const Dims c_dims = state_dims(form, shape, shape.H);
   const py::array h0 = require(request.h0, cell ? "h" : "h0", h_dims, code, "x", true);
@@ -148,10 +118,10 @@ py::tuple forward_of(const Request& request) {
         .rows = x.shape(0),
         .dropout = dropout,
         .code = code,
-        .has_b_ih = weights[0].b_ih != nullptr,
-        .has_b_hh = weights[0].b_hh != nullptr,
+        .has_b_ih = weights.first().b_ih != nullptr,
+        .has_b_hh = weights.first().b_hh != nullptr,
         .form = form,
-        .saved = Saved{x, y, block},
+        .saved = Saved{x, y, block, shape.weights_again ? request.weights : py::list()},
     });
   }
   bool done;

@@ -41,6 +41,12 @@ def assert_same_gradients(found, expected):
         assert_same_bits(value, expected.parameters[name], name)
 
 
+def cell_forward(layer, x, h0, c0):
+    """The reserve of a cell with the layer's weights."""
+    weights = [(*layer.parameters.values(), None)]
+    return core.lstm_forward(x[0], h0[0], c0[0], weights, None, 1, 1, False, True, 0.0, 0, core.Form.cell)[-1]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("widths", WIDTHS, ids=str)
 def test_bits_are_those_of_packed_weights(widths, dtype, isa):
@@ -59,6 +65,25 @@ def test_bits_are_those_of_packed_weights(widths, dtype, isa):
             ):
                 assert_same_bits(found, expected, f"{name}, batch {batch}, bias {bias}")
             assert_same_gradients(layer.backward(reserve, dy[:1]), layer.backward(packed, dy))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("widths", WIDTHS, ids=str)
+def test_cell_has_the_gradients_of_a_layer(widths, dtype, isa):
+    """A cell's backward reads the weights themselves, a layer's the copy that forward made."""
+    for batch in BATCHES:
+        layer = lf.LSTM(*widths, dtype=dtype, seed=7)
+        x, dy, (h0, c0) = draw(layer, batch, steps=1)
+        reserve = layer.forward(x, (h0, c0))[-1]
+        expected = layer.backward(reserve, None, (dy, 2 * dy))
+        cell = cell_forward(layer, x, h0, c0)
+        dx, dh, dc, [(dw_ih, dw_hh, db, _)] = core.lstm_backward(cell, None, dy[0], 2 * dy[0])
+        assert_same_bits(dx, expected.x[0], "dx")
+        assert_same_bits(dh, expected.state[0][0], "dh")
+        assert_same_bits(dc, expected.state[1][0], "dc")
+        found = dict(zip(expected.parameters, (dw_ih, dw_hh, db, db), strict=True))
+        for name, value in found.items():
+            assert_same_bits(value, expected.parameters[name], f"{name}, batch {batch}")
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
@@ -103,11 +128,9 @@ def test_no_row_takes_a_step(isa):
 
 def test_only_some_gradients():
     """What is not asked for is not computed, and changes nothing of the rest."""
-    cell = core.Form.cell
     layer = lf.LSTM(6, 10, seed=6)
     x, dy, (h0, c0) = draw(layer, 2, steps=1)
-    weights = [(*layer.parameters.values(), None)]
-    *_, reserve = core.lstm_forward(x[0], h0[0], c0[0], weights, None, 1, 1, False, True, 0.0, 0, cell)
+    reserve = cell_forward(layer, x, h0, c0)
     _, _, _, [(dw_ih, dw_hh, db, _)] = core.lstm_backward(reserve, None, dy[0], None)
     for wanted in ((True, False, False), (False, True, False), (False, False, True), (False, False, False)):
         flags = (False, False, False, [(*wanted, False)])
@@ -118,3 +141,20 @@ def test_only_some_gradients():
                 assert_same_bits(one, other, str(wanted))
             else:
                 assert one is None
+
+
+def test_a_released_cell_wants_its_weights_again():
+    layer = lf.LSTM(3, 4, seed=9)
+    x, dy, (h0, c0) = draw(layer, 2, steps=1)
+    reserve = cell_forward(layer, x, h0, c0)
+    before = core.lstm_backward(reserve, None, dy[0], None)[0]
+    saved = reserve.release()
+    with pytest.raises(ValueError, match=r"saved: expected 4 .* got 3"):
+        core.lstm_backward(reserve, None, dy[0], None, None, saved)
+    with pytest.raises(ValueError, match="saved: expected the weights of 1 layers and directions, got 0"):
+        core.lstm_backward(reserve, None, dy[0], None, None, (*saved, []))
+    weights = tuple(layer.parameters.values())
+    with pytest.raises(ValueError, match="w_hh: expected shape"):
+        core.lstm_backward(reserve, None, dy[0], None, None, (*saved, [(*weights[:1], weights[0], None, None, None)]))
+    again = core.lstm_backward(reserve, None, dy[0], None, None, (*saved, [(*weights, None)]))[0]
+    assert_same_bits(again, before, "dx")

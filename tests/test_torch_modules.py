@@ -205,3 +205,12 @@ def test_results_of_a_step_outlive_everything_else():
         first[0].add_(1)  # results can be written to
     assert torch.equal(first[0], kept[0] + 1)
     assert torch.equal(first[1], kept[1])
+
+
+def test_weights_of_a_step_must_not_change_before_backward():
+    for module in (torch.nn.LSTMCell(3, 4), lt.LSTMCell(3, 4)):
+        hn, _ = module(torch.randn(2, 3), (torch.randn(2, 4, requires_grad=True), torch.randn(2, 4)))
+        with torch.no_grad():
+            module.weight_hh.mul_(2)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            hn.sum().backward()

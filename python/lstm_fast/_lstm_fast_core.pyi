@@ -61,7 +61,7 @@ def lstm_backward(
     dhn: object,
     dcn: object,
     wants: tuple[bool, bool, bool, Sequence[tuple[bool, bool, bool, bool]]] | None = None,
-    saved: tuple[object, object, object] | None = None,
+    saved: tuple[object, ...] | None = None,
     threads: int = 0,
     dcells: object = None,
 ) -> tuple[Any, Any, Any, list[tuple[Any, Any, Any, Any]]]: ...

@@ -41,6 +41,20 @@ DEFECTS = [
         "if (direct && crew.leads()) kernels.direct_weight_gradient(chunk, dw, crew.share(g.H));",
     ),
     replaced(
+        "d8",
+        "a direct gradient without the last inputs",
+        DIRECT,
+        "for (; column < K; column += V::lanes) {",
+        "for (; column + V::lanes <= K; column += V::lanes) {",
+    ),
+    replaced(
+        "d9",
+        "a cell's gradient through the weights of the inputs",
+        DIRECT,
+        "direct_product<gates, V>(chunk, weights.w_hh, chunk.H, chunk.dh_rows",
+        "direct_product<gates, V>(chunk, weights.w_ih, chunk.I, chunk.dh_rows",
+    ),
+    replaced(
         "d6", "strides of a tensor overlooked", DLPACK, "tensor.strides[axis] != step", "tensor.strides[axis] == 0"
     ),
     replaced(

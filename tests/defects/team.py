@@ -37,8 +37,8 @@ DEFECTS = [
         "t2",
         "no barrier between the steps and the deferred products",
         LAYERS_BACKWARD,
-        "      crew.wait();\n      if (dx)",
-        "      if (dx)",
+        "        crew.wait();\n        if (dx)",
+        "        if (dx)",
     ),
     replaced(
         "t3",

@@ -160,6 +160,9 @@ class _Stack(torch.autograd.Function):
         if torch.is_grad_enabled():
             return (None, *_differentiable_backward(ctx.plan, wanted, gradients, x, h0, c0, weights))
         dy, dhn, dcn, *dcells = (array(gradient) for gradient in gradients)
+        saved = [array(x), array(y), array(block)]
+        if ctx.plan.step:
+            saved.append(grouped([array(weight) for weight in weights]))
         groups = grouped(wanted[3:])
         kinds = [(w_ih, w_hh, b_ih or b_hh, w_hr) for w_ih, w_hh, b_ih, b_hh, w_hr in groups]
         dx, dh0, dc0, found = _core.lstm_backward(
@@ -168,7 +171,7 @@ class _Stack(torch.autograd.Function):
             dhn,
             dcn,
             (wanted[0], wanted[1], wanted[2], kinds),
-            (array(x), array(y), array(block)),
+            tuple(saved),
             torch.get_num_threads(),
             *dcells,
         )

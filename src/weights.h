@@ -1,0 +1,50 @@
+// The weights of a stack as Python gives them: a list of tuples (w_ih, w_hh, b_ih, b_hh, w_hr), one for each layer and
+// direction.
+#pragma once
+
+#include <vector>
+
+#include "reserve.h"
+
+namespace lstm_fast::python {
+
+template <class T>
+constexpr char code_of() {
+  return sizeof(T) == 4 ? 'f' : 'd';
+}
+
+// Checked, and the arrays that hold them.
+template <class T>
+class StackWeights {
+ public:
+  StackWeights(const py::list& given, const Shape& shape) {
+    for (std::size_t at = 0; at < given.size(); ++at) {
+      const py::tuple of = given[at];
+      const index inputs = at < static_cast<std::size_t>(shape.directions) ? shape.I : shape.directions * hidden(shape);
+      weights_.push_back({
+          .w_ih = take(of[0], "w_ih", {4 * shape.H, inputs}),
+          .w_hh = take(of[1], "w_hh", {4 * shape.H, hidden(shape)}),
+          .b_ih = take(of[2], "b_ih", {4 * shape.H}),
+          .b_hh = take(of[3], "b_hh", {4 * shape.H}),
+          .w_hr = take(of[4], "w_hr", {shape.P, shape.H}),
+      });
+      if (!weights_.back().w_ih) throw py::type_error("w_ih: expected a numpy.ndarray, got None");
+      if (!weights_.back().w_hh) throw py::type_error("w_hh: expected a numpy.ndarray, got None");
+    }
+  }
+
+  const Weights<T>* data() const { return weights_.data(); }
+  const Weights<T>& first() const { return weights_.front(); }
+
+ private:
+  const T* take(const py::handle& value, const char* name, const Dims& wanted) {
+    if (value.is_none()) return nullptr;
+    arrays_.push_back(require(value, name, wanted, code_of<T>(), "x", true));
+    return data_of<T>(arrays_.back());
+  }
+
+  std::vector<py::array> arrays_;
+  std::vector<Weights<T>> weights_;
+};
+
+}  // namespace lstm_fast::python
