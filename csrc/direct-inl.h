@@ -11,11 +11,11 @@ LF_INLINE V load_valid(const typename V::scalar* from, index valid) {
   return valid >= V::lanes ? V::load(from) : V::load_first(from, valid);
 }
 
-// A cache line of each of `lanes` rows of w, of which `valid` are there.
+// `count` columns of the `valid` rows of w [., K] that are there, as `lanes` rows of a cache line each, else zeros.
 template <class V>
-LF_NOINLINE void copy_edge(const typename V::scalar* w, index K, index valid, typename V::scalar* edge) {
+LF_NOINLINE void copy_edge(const typename V::scalar* w, index K, index valid, index count, typename V::scalar* edge) {
   for (index lane = 0; lane < V::lanes; ++lane) {
-    for (index j = 0; j < line_of<V>; ++j) *edge++ = lane < valid ? w[lane * K + j] : 0;
+    for (index k = 0; k < line_of<V>; ++k) *edge++ = lane < valid && k < count ? w[lane * K + k] : 0;
   }
 }
 
@@ -23,32 +23,30 @@ LF_NOINLINE void copy_edge(const typename V::scalar* w, index K, index valid, ty
 template <class V, int M>
 LF_INLINE void accumulate_direct(V (&acc)[M], const typename V::scalar* (&a)[M], const typename V::scalar* w, index K,
                                  index valid) {
-  using T = typename V::scalar;
   constexpr index line = line_of<V>;
-  index k = 0;
-  for (; k + line <= K; k += line, w += line) {
-    const T* from = w;
-    index stride = K;
-    T edge[V::lanes * line];
-    if (valid < V::lanes) {  // nothing beyond w is read
-      copy_edge<V>(w, K, valid, edge);
-      from = edge;
-      stride = line;
-    }
+  const index whole = valid == V::lanes ? K / line * line : 0;
+  for (index k = 0; k < whole; k += line) {
     LF_UNROLL for (int at = 0; at < line; at += V::columns) {
       V columns[V::columns];
-      load_columns(from + at, stride, columns);
+      load_columns(w + k + at, K, columns);
       LF_UNROLL for (int j = 0; j < V::columns; ++j) {
-        LF_UNROLL for (int m = 0; m < M; ++m) acc[m] = fma(V::set(a[m][at + j]), columns[j], acc[m]);
+        LF_UNROLL for (int m = 0; m < M; ++m) acc[m] = fma(V::set(a[m][k + at + j]), columns[j], acc[m]);
       }
     }
-    LF_UNROLL for (int m = 0; m < M; ++m) a[m] += line;
   }
-  for (; k < K; ++k, ++w) {
-    T column[V::lanes] = {};
-    for (index lane = 0; lane < valid; ++lane) column[lane] = w[lane * K];
-    const V weight = V::load(column);
-    LF_UNROLL for (int m = 0; m < M; ++m) acc[m] = fma(V::set(*a[m]++), weight, acc[m]);
+  // The edges from a copy, since nothing beyond w may be read.
+  for (index k = whole; k < K; k += line) {
+    const index count = smaller(line, K - k);
+    typename V::scalar edge[V::lanes * line];
+    copy_edge<V>(w + k, K, valid, count, edge);
+    for (index at = 0; at < count; at += V::columns) {
+      V columns[V::columns];
+      load_columns(edge + at, line, columns);
+      LF_UNROLL for (int j = 0; j < V::columns; ++j) {
+        if (at + j >= count) break;
+        LF_UNROLL for (int m = 0; m < M; ++m) acc[m] = fma(V::set(a[m][k + at + j]), columns[j], acc[m]);
+      }
+    }
   }
 }
 
@@ -133,13 +131,14 @@ struct DirectProductJob {
     LF_UNROLL for (int m = 0; m < M; ++m) { LF_UNROLL for (int n = 0; n < N; ++n) acc[m][n] = V::set(0); }
     for (index unit = 0; unit < chunk.H; ++unit) {
       const index first = unit / V::lanes * gates * V::lanes + unit % V::lanes;
-      for (index gate = 0; gate < gates; ++gate) {
-        const T* from = w + (gate * chunk.H + unit) * K + column;
-        V weights[N];
-        LF_UNROLL for (int n = 0; n < N; ++n) weights[n] = load_valid<V>(from + n * V::lanes, valid - n * V::lanes);
-        LF_UNROLL for (int m = 0; m < M; ++m) {
-          const V value = V::set(a[m][first + gate * V::lanes]);
-          LF_UNROLL for (int n = 0; n < N; ++n) acc[m][n] = fma(value, weights[n], acc[m][n]);
+      const T* from = w + unit * K + column;
+      if constexpr (N > 1) {
+        accumulate(acc, a, first, V::lanes, from, chunk.H * K, 0, gates);
+      } else {
+        for (index gate = 0; gate < gates; ++gate) {
+          const V weight = load_valid<V>(from + gate * chunk.H * K, valid);
+          LF_UNROLL for (int m = 0; m < M; ++m) acc[m][0] =
+              fma(V::set(a[m][first + gate * V::lanes]), weight, acc[m][0]);
         }
       }
     }

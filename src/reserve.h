@@ -27,9 +27,9 @@ inline Dims state_dims(Form form, const Shape& shape, index width) {
 
 // The arrays that backward reads beside the incoming gradients. Never written.
 struct Saved {
-  py::array x;            // as given, or the dense copy of it
-  py::array y;            // read-only
-  py::array block;        // bytes
+  py::array x;       // as given, or the dense copy of it
+  py::array y;       // read-only
+  py::array block;   // bytes
   py::list weights;  // as given to forward, if the shape says that backward gets them again
 };
 
