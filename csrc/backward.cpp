@@ -241,7 +241,7 @@ template <class T>
 bool backward(const Isa& isa, Cell cell, const BackwardArgs<T>& args) {
   const Plan<T> plan(isa, cell, args.shape, args.lengths, args.threads);
   BackwardPass<T> pass(plan, args);
-  Company company(plan.threads, args.poll);
+  Company company(plan.threads, args.threads, args.poll);
   const int used = company.run(pass);
   if (args.threads.used) *args.threads.used = used;
   return !company.stopped();

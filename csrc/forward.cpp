@@ -232,7 +232,7 @@ template <class T>
 bool forward(const Isa& isa, Cell cell, const ForwardArgs<T>& args) {
   const Plan<T> plan(isa, cell, args.shape, args.lengths, args.threads);
   ForwardPass<T> pass(plan, args);
-  Company company(plan.threads, args.poll);
+  Company company(plan.threads, args.threads, args.poll);
   const int used = company.run(pass);
   if (args.threads.used) *args.threads.used = used;
   return !company.stopped();

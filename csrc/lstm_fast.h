@@ -86,6 +86,14 @@ struct WeightGradients {
   T* w_hr;
 };
 
+// Another library's threads, by the interface of GCC's OpenMP run-time library, which others have too. A caller that has
+// just used them should lend them: idle ones of that library spin for milliseconds, and ours would fight them for cores.
+struct Lender {
+  void (*parallel)(void (*work)(void*), void* context, unsigned threads, unsigned flags);  // GOMP_parallel
+  int (*number)();                                                                         // omp_get_thread_num
+  int (*count)();                                                                          // omp_get_num_threads
+};
+
 // How many threads a call may use, the caller included, and how much work each must get: a call of few flops is faster
 // alone than with a team that must be woken and waited for. Results do not depend on either.
 struct Threads {
@@ -93,6 +101,8 @@ struct Threads {
   double least_flops = 5e7;        // of a call that wakes the team
   double least_chunk_flops = 2e6;  // of each thread in every chunk of time
   int* used = nullptr;             // out, if not null
+  const Lender* lender = nullptr;  // null: our own threads
+  int lent = 0;                    // that the lender has: asking for fewer would make it end the others
 };
 
 // Called by the calling thread between chunks of work; true asks to stop.

@@ -83,8 +83,8 @@ struct Plan {
 // The participants of one call: all of them, and the crews that the directions are given to.
 class Company {
  public:
-  Company(int threads, const Poll& poll)
-      : threads_(threads), poll_(poll), all_(threads), halves_{Crew::Shared(threads), Crew::Shared(threads)} {}
+  Company(int threads, const Threads& whose, const Poll& poll)
+      : threads_(threads), whose_(whose), poll_(poll), all_(threads), halves_{Crew::Shared(threads), Crew::Shared(threads)} {}
 
   bool stopped() const { return stop_.load(std::memory_order_relaxed); }
 
@@ -102,7 +102,7 @@ class Company {
           Crew everybody(id, size, &c.company->all_);
           (*c.work)(*c.company, everybody);
         },
-        &call);
+        &call, whose_);
   }
 
   // run(crew, direction, workspace) for every direction: two at once, each by its own crew, if `split`, else one after
@@ -133,6 +133,7 @@ class Company {
 
  private:
   int threads_;
+  const Threads& whose_;
   Poll poll_;
   std::atomic<bool> stop_{false};
   Crew::Shared all_;

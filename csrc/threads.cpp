@@ -110,9 +110,14 @@ struct Team {
 
 std::atomic<Team*> current_team{nullptr};
 
+std::atomic<bool> is_child{false};
+
 // The parent's threads do not exist in the child, and its team may have been in use: leave it and make a new one when
 // needed.
-void abandon_team_in_child() { current_team.store(nullptr); }
+void abandon_team_in_child() {
+  current_team.store(nullptr);
+  is_child.store(true);
+}
 
 // When the library is loaded, not at first use: a fork in the middle of that would leave the child waiting for its end.
 [[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, abandon_team_in_child);
@@ -124,6 +129,53 @@ Team& team() {
     if (current_team.compare_exchange_strong(found, fresh.get())) found = fresh.release();
   }
   return *found;
+}
+
+// A piece of work for another library's threads; those that are too many do nothing.
+struct Loan {
+  const Lender& lender;
+  int wanted;
+  void (*work)(void*, int, int);
+  void* context;
+  std::fenv_t environment;
+  int size;
+
+  static void run(void* loan) {
+    auto& own = *static_cast<Loan*>(loan);
+    const int id = own.lender.number();
+    const int size = std::min(own.lender.count(), own.wanted);
+    if (id >= size) return;
+    if (id == 0) {
+      own.size = size;
+      own.work(own.context, 0, size);
+    } else {
+      std::fenv_t before;
+      std::fegetenv(&before);
+      std::fesetenv(&own.environment);
+      own.work(own.context, id, size);
+      std::fesetenv(&before);
+    }
+  }
+};
+
+int run_with_own(Team& crew, int wanted, void (*work)(void*, int, int), void* context,
+                 const std::fenv_t& environment) {
+  int size = 1;
+  for (; size < wanted && size < Barrier::max_size; ++size) {
+    if (size <= crew.workers) continue;
+    try {
+      crew.members[crew.workers] = std::make_unique<Worker>();
+      ++crew.workers;
+    } catch (const std::system_error&) {
+      break;  // no more threads to be had: go on with those there are
+    } catch (const std::bad_alloc&) {
+      break;
+    }
+  }
+  for (int id = 1; id < size; ++id) crew.members[id - 1]->start(work, context, id, size, environment);
+  work(context, 0, size);
+  for (int id = 1; id < size; ++id) crew.members[id - 1]->finish();
+  return size;
 }
 
 }  // namespace
@@ -138,7 +190,7 @@ void Barrier::wait(int id, int size) {
   }
 }
 
-int run_team(int wanted, void (*work)(void* context, int id, int size), void* context) {
+int run_team(int wanted, void (*work)(void* context, int id, int size), void* context, const Threads& whose) {
   const auto alone = [=] {
     work(context, 0, 1);
     return 1;
@@ -146,23 +198,16 @@ int run_team(int wanted, void (*work)(void* context, int id, int size), void* co
   if (wanted <= 1) return alone();
   Team& crew = team();
   if (crew.busy.test_and_set(std::memory_order_acquire)) return alone();
-  int size = 1;
-  for (; size < wanted && size < Barrier::max_size; ++size) {
-    if (size <= crew.workers) continue;
-    try {
-      crew.members[crew.workers] = std::make_unique<Worker>();
-      ++crew.workers;
-    } catch (const std::system_error&) {
-      break;  // no more threads to be had: go on with those there are
-    } catch (const std::bad_alloc&) {
-      break;
-    }
-  }
   std::fenv_t environment;
   std::fegetenv(&environment);
-  for (int id = 1; id < size; ++id) crew.members[id - 1]->start(work, context, id, size, environment);
-  work(context, 0, size);
-  for (int id = 1; id < size; ++id) crew.members[id - 1]->finish();
+  int size = 1;
+  if (whose.lender && !is_child.load(std::memory_order_relaxed)) {
+    Loan loan{*whose.lender, std::min(wanted, Barrier::max_size), work, context, environment, 1};
+    loan.lender.parallel(Loan::run, &loan, static_cast<unsigned>(whose.lent), 0);
+    size = loan.size;
+  } else {
+    size = run_with_own(crew, wanted, work, context, environment);
+  }
   crew.busy.clear(std::memory_order_release);
   return size;
 }

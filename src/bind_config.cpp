@@ -20,6 +20,7 @@ std::atomic<int> chosen_threads{1};
 thread_local int own_threads = 0;  // of this thread alone, instead; 0: none
 std::atomic<bool> teams_for_all{false};
 thread_local int used_threads = 0;
+Lender lender{};  // set once, by whoever imports the other library
 
 double peak(const std::string& dtype, double seconds) {
   if (dtype != "float32" && dtype != "float64") {
@@ -48,6 +49,10 @@ const char* compiler() {
 
 Threads threads_of_call(int limit) {
   Threads threads;
+  if (limit > 0 && lender.parallel) {
+    threads.lender = &lender;
+    threads.lent = limit;
+  }
   threads.most = limit > 0 ? std::min(limit, num_threads()) : num_threads();
   if (teams_for_all.load(std::memory_order_relaxed)) threads.least_flops = threads.least_chunk_flops = 0;
   threads.used = &used_threads;
@@ -57,6 +62,16 @@ Threads threads_of_call(int limit) {
 void bind_config(py::module_& module) {
   module.def("most_threads", [] { return Barrier::max_size; });
   module.def("num_threads", num_threads);
+  // Addresses of GOMP_parallel, omp_get_thread_num and omp_get_num_threads: whoever limits the threads of a call lends
+  // these. Zeros: nobody does.
+  module.def(
+      "set_lender",
+      [](std::uintptr_t parallel, std::uintptr_t number, std::uintptr_t count) {
+        lender = {.parallel = reinterpret_cast<decltype(Lender::parallel)>(parallel),
+                  .number = reinterpret_cast<decltype(Lender::number)>(number),
+                  .count = reinterpret_cast<decltype(Lender::count)>(count)};
+      },
+      py::arg("parallel"), py::arg("number"), py::arg("count"));
   // For tests: a team even for work that is faster alone, and how many threads this thread's last call used.
   module.def(
       "use_team_always", [](bool always) { teams_for_all.store(always, std::memory_order_relaxed); },

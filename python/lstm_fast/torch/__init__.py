@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from ._compiler import let_compilers_in
 from ._counters import stats
+from ._threads import borrow
 from .modules import LSTM, LSTMCell
 from .replace import accelerate, restore
 
 let_compilers_in()
+borrow()
 
 __all__ = ["LSTM", "LSTMCell", "accelerate", "restore", "stats"]
