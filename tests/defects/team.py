@@ -61,6 +61,22 @@ DEFECTS = [
         "for (int other = 0; other < size; ++other) {",
         "for (int other = 0; other < size - (size > 2); ++other) {",
     ),
+    replaced(
+        "t18",
+        "the child of a fork borrows threads that it does not have",
+        THREADS,
+        "if (whose.lender && !is_child.load(std::memory_order_relaxed)) {",
+        "if (whose.lender) {",
+    ),
+    replaced("t19", "borrowed threads in their own rounding mode", THREADS, "std::fesetenv(&own.environment);", ""),
+    replaced("t20", "borrowed threads keep the caller's rounding mode", THREADS, "std::fesetenv(&before);", ""),
+    replaced(
+        "t21",
+        "borrowed threads that are too many take part",
+        THREADS,
+        "const int size = std::min(own.lender.count(), own.wanted);",
+        "const int size = own.lender.count();",
+    ),
     replaced("t6", "workers in the default rounding mode", THREADS, "std::fesetenv(&environment_);", ""),
     replaced(
         "t7",
