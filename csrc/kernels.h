@@ -109,8 +109,9 @@ struct LayerKernels {
   void (*input_gradient)(const BackwardChunk<T>&, Range rows);
   void (*pack_panels)(const BackwardChunk<T>&, Deal tiles);
   void (*weight_gradient)(const BackwardChunk<T>&, Deal tiles);
-  // Of a chunk of at most one step, which is the whole sequence, without projection: in place of packing and all of the
-  // above.
+  // Of a chunk of at most one step, which is the whole sequence, without projection. In place of pack_weights,
+  // input_product and forward_steps; of backward_steps and input_gradient; of pack_panels, weight_gradient and
+  // unpack_weights.
   void (*direct_step)(const ForwardChunk<T>&, const Weights<T>&, Range unit_blocks);
   void (*direct_gradients)(const BackwardChunk<T>&, const Weights<T>&, bool wants_dx, RowDeal rows);
   void (*direct_weight_gradient)(const BackwardChunk<T>&, const WeightGradients<T>&, Range units);

@@ -86,8 +86,9 @@ struct WeightGradients {
   T* w_hr;
 };
 
-// Another library's threads, by the interface of GCC's OpenMP run-time library, which others have too. A caller that has
-// just used them should lend them: idle ones of that library spin for milliseconds, and ours would fight them for cores.
+// Another library's threads, by the interface of GCC's OpenMP run-time library, which others have too. A caller that
+// has just used them should lend them: idle ones of that library spin for milliseconds, and ours would fight them for
+// cores.
 struct Lender {
   void (*parallel)(void (*work)(void*), void* context, unsigned threads, unsigned flags);  // GOMP_parallel
   int (*number)();                                                                         // omp_get_thread_num

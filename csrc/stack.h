@@ -84,7 +84,11 @@ struct Plan {
 class Company {
  public:
   Company(int threads, const Threads& whose, const Poll& poll)
-      : threads_(threads), whose_(whose), poll_(poll), all_(threads), halves_{Crew::Shared(threads), Crew::Shared(threads)} {}
+      : threads_(threads),
+        whose_(whose),
+        poll_(poll),
+        all_(threads),
+        halves_{Crew::Shared(threads), Crew::Shared(threads)} {}
 
   bool stopped() const { return stop_.load(std::memory_order_relaxed); }
 

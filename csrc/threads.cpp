@@ -158,8 +158,7 @@ struct Loan {
   }
 };
 
-int run_with_own(Team& crew, int wanted, void (*work)(void*, int, int), void* context,
-                 const std::fenv_t& environment) {
+int run_with_own(Team& crew, int wanted, void (*work)(void*, int, int), void* context, const std::fenv_t& environment) {
   int size = 1;
   for (; size < wanted && size < Barrier::max_size; ++size) {
     if (size <= crew.workers) continue;

@@ -71,8 +71,8 @@ class Crew {
 // Runs work(context, id, size) on `size` threads, the caller being number 0, and returns size when all are done. It is
 // at most `wanted`; 1 when another thread is using the team, when no thread can be made, or when wanted is 1. work must
 // not throw. The threads have the caller's floating-point environment. Safe to call from several threads and after
-// fork. The threads are our own, or those of the lender, if there is one, but never in the child of a fork, where it has
-// lost them.
+// fork. The threads are our own, or those of the lender, if there is one, but never in the child of a fork, where it
+// has lost them; a lender may end the process when it can make no thread.
 int run_team(int wanted, void (*work)(void* context, int id, int size), void* context, const Threads& whose = {});
 
 // Nanoseconds of one barrier among up to `threads` threads: the median of several tries; 0 when there is only one.

@@ -1,5 +1,6 @@
 #include "dlpack.h"
 
+#include <algorithm>
 #include <memory>
 #include <new>
 
@@ -72,8 +73,9 @@ const Tensor& look_into(const py::handle& capsule) {
 
 template <class T>
 const T* dense(const Tensor& tensor, const Dims& dims) {
-  if (tensor.device.type != cpu || tensor.dtype.code != floating_point || tensor.dtype.bits != 8 * sizeof(T) ||
-      tensor.dtype.lanes != 1 || tensor.ndim != static_cast<std::int32_t>(dims.size()) || !is_dense(tensor)) {
+  if (!tensor.data || tensor.device.type != cpu || tensor.dtype.code != floating_point ||
+      tensor.dtype.bits != 8 * sizeof(T) || tensor.dtype.lanes != 1 ||
+      tensor.ndim != static_cast<std::int32_t>(dims.size()) || !is_dense(tensor)) {
     return nullptr;
   }
   for (std::size_t axis = 0; axis < dims.size(); ++axis) {
@@ -118,6 +120,9 @@ py::array array_of(const py::handle& capsule) {
     throw py::type_error("tensor: expected floats or integers on the CPU, got DLPack type " +
                          std::to_string(tensor.dtype.code) + " of " + std::to_string(tensor.dtype.bits) +
                          " bits on device " + std::to_string(tensor.device.type));
+  }
+  if (!tensor.data && std::find(tensor.shape, tensor.shape + tensor.ndim, 0) == tensor.shape + tensor.ndim) {
+    throw py::value_error("tensor: expected elements in memory, got none: its storage has been resized");
   }
   const std::size_t rank = static_cast<std::size_t>(tensor.ndim);
   std::vector<py::ssize_t> shape(tensor.shape, tensor.shape + rank);

@@ -40,7 +40,7 @@ struct Managed {
 // The tensor in a capsule, which goes on owning it. TypeError for anything else.
 const Tensor& look_into(const py::handle& capsule);
 
-// Where the elements of a dense float tensor on the CPU stand; null if it is another one or `code` and `dims` differ.
+// Where the elements of a dense tensor of T on the CPU stand; null if it is another one or has other `dims`.
 template <class T>
 const T* dense(const Tensor& tensor, const Dims& dims);
 

@@ -11,5 +11,5 @@ PYBIND11_MODULE(_lstm_fast_core, module) {
   lstm_fast::python::bind_reserve(module);
   lstm_fast::python::bind_forward(module);
   lstm_fast::python::bind_backward(module);
-  lstm_fast::python::bind_step(module);
+  lstm_fast::python::bind_dlpack(module);
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -101,18 +103,26 @@ def wrong_calls():
         "no steps": (x[:0],),
         "packed input size": (packed._replace(data=packed.data[:, :1]),),
         "packed state": (packed, (h[:, :2], h[:, :2])),
+        "three states": (x, (h, h, h)),
+        "one state": (x, (h,)),
+        "no tuple": (x, h),
+        "a number": (x, 3),
+        "three packed states": (packed, (h, h, h)),
     }
 
 
-@pytest.mark.parametrize("name", wrong_calls())
-def test_errors_are_pytorchs(name):
-    theirs, ours = pair(2, 5)
-    call = wrong_calls()[name]
+def same_error(theirs, ours, call):
     with pytest.raises(Exception) as wanted:  # noqa: PT011
         theirs(*call)
     with pytest.raises(type(wanted.value)) as found:
         ours(*call)
     assert str(found.value) == str(wanted.value)
+
+
+@pytest.mark.parametrize("name", wrong_calls())
+def test_errors_are_pytorchs(name):
+    theirs, ours = pair(2, 5)
+    same_error(theirs, ours, wrong_calls()[name])
 
 
 def test_cell_equals_nn_lstm_cell():
@@ -148,13 +158,16 @@ def test_errors_of_the_cell_are_pytorchs():
         (torch.zeros(3, 2), (h, h[:, :4])),
         (torch.zeros(3, 2), (h[None], h[None])),
         (torch.zeros(3, 2).double(),),
+        (torch.zeros(3, 2), (None, None)),
+        (torch.zeros(3, 2), (h, None)),
+        (torch.zeros(3, 2), (h, h, h)),
+        (torch.zeros(3, 2), (h,)),
+        (torch.zeros(3, 2), torch.zeros(2, 3, 5)),
+        (None, (h, h)),
     ]
-    for call in calls:
-        with pytest.raises(Exception) as wanted:  # noqa: PT011
-            theirs(*call)
-        with pytest.raises(type(wanted.value)) as found:
-            ours(*call)
-        assert str(found.value) == str(wanted.value)
+    for call, grad in itertools.product(calls, (True, False)):
+        with torch.set_grad_enabled(grad):
+            same_error(theirs, ours, call)
 
 
 def cell_tensors(dtype):

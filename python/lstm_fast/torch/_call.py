@@ -15,6 +15,7 @@ from . import _counters, _formula
 from ._plan import Plan
 
 KINDS = 5  # weights of a layer and direction: w_ih, w_hh, b_ih, b_hh, w_hr
+BIASES = 5  # the first argument of `step` that may be None
 
 PLAIN = (Tensor, torch.nn.Parameter)  # other types may stand for anything
 
@@ -65,6 +66,8 @@ def unsupported() -> str | None:
 
 def recorded() -> str | None:
     """What wants to see PyTorch's own operations, if anything does."""
+    if not torch.compiler.is_compiling() and torch._C._len_torch_dispatch_stack():
+        return "a mode that sees every operation"
     if torch.is_autocast_enabled("cpu"):
         return "autocast"
     if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
@@ -127,8 +130,11 @@ def step(*tensors: Tensor | None) -> tuple[Tensor, Tensor] | None:
     x [B,I], h and c [B,H], w_ih, w_hh, b_ih, b_hh.
     """
     grad = torch.is_grad_enabled()
-    for tensor in tensors:
-        if tensor is not None and (type(tensor) not in PLAIN or (grad and tensor.requires_grad) or tensor.is_neg()):
+    for at, tensor in enumerate(tensors):
+        if tensor is None:
+            if at < BIASES:
+                return None
+        elif type(tensor) not in PLAIN or (grad and tensor.requires_grad) or tensor.is_neg():
             return None
     if unsupported() or recorded():
         return None
@@ -157,7 +163,9 @@ class _Stack(torch.autograd.Function):
         wanted = ctx.needs_input_grad[1:]
         if all(gradient is None for gradient in gradients):
             return (None,) * (1 + len(wanted))
-        if torch.is_grad_enabled():
+        reason = "double backward" if torch.is_grad_enabled() else unsupported() or _batched(gradients)
+        if reason:
+            _counters.note(_counters.formula, reason)
             return (None, *_differentiable_backward(ctx.plan, wanted, gradients, x, h0, c0, weights))
         dy, dhn, dcn, *dcells = (array(gradient) for gradient in gradients)
         saved = [array(x), array(y), array(block)]
@@ -183,6 +191,11 @@ class _Stack(torch.autograd.Function):
         return (None, *(None if g is None else torch.from_numpy(g) for g in (dx, dh0, dc0, *parameters)))
 
 
+def _batched(gradients: Sequence[Tensor | None]) -> str | None:
+    """Whether each is one of several, as torch.autograd.grad(is_grads_batched=True) asks for."""
+    return None if all(g is None or torch._C._has_storage(g) for g in gradients) else "batched gradients"
+
+
 def _differentiable_backward(
     plan: Plan,
     wanted: Sequence[bool],
@@ -192,14 +205,15 @@ def _differentiable_backward(
     c0: Tensor,
     weights: Sequence[Tensor | None],
 ) -> tuple[Tensor | None, ...]:
-    """The gradients by the formula, so that they can be differentiated again."""
-    _counters.note(_counters.formula, "double backward")
+    """The gradients by the formula, so that they can be differentiated again, or be several at once."""
     with torch.enable_grad():
         # Views: their history leads to the saved tensors, and they are no leaves of another graph.
         inputs = [None if t is None else t.view_as(t) for t in (x, h0, c0, *weights)]
         outputs = _formula.stack(plan, inputs[0], inputs[1], inputs[2], grouped(inputs[3:]))  # type: ignore[arg-type]
         chosen = [t for t, want in zip(inputs, wanted, strict=True) if want]
-        given = [(o, g) for o, g in zip(outputs, gradients, strict=True) if g is not None]
+        given = [(o, g) for o, g in zip(outputs, gradients, strict=True) if g is not None and o.requires_grad]
+        if not given:
+            return (None,) * len(wanted)
         found = iter(
             torch.autograd.grad(
                 [o for o, _ in given],

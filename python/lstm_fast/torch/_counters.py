@@ -25,9 +25,9 @@ def note(counter: Counter[str], reason: str) -> None:
 def stats(reset: bool = False) -> dict[str, dict[str, int]]:
     """Calls since import, or since ``stats(reset=True)``, which answers and starts anew.
 
-    ``native``: done by the kernels, by class; ``formula``: done by a differentiable formula in PyTorch operations, for
-    what the kernels do not do (double backward, forward-mode differentiation, ``torch.func``), by reason; ``fallback``:
-    left to ``torch.nn``, by reason.
+    ``native``: done by the kernels, by class ("LSTM" for all under ``torch.compile``); ``formula``: done by a
+    differentiable formula in PyTorch operations, for what the kernels do not do (double backward, forward-mode
+    differentiation, ``torch.func``), by reason; ``fallback``: left to ``torch.nn``, by reason.
     """
     found: dict[str, Any] = {"native": dict(native), "formula": dict(formula), "fallback": dict(fallback)}
     if reset:

@@ -17,8 +17,8 @@ class Plan(NamedTuple):
     seed: int | Tensor = 0  # of the masks; a tensor under the compiler
     lengths: NDArray[Any] | Tensor | None = None  # of a padded batch; a tensor under the compiler
     batch_sizes: Tensor | None = None  # of a packed one
-    step: bool = False  # of a single layer: x [B,I], and outputs like states [B,H]
     cells: bool = False  # whether c after every step of the last layer is an output, too
+    step: bool = False  # of a single layer: x [B,I], and outputs like states [B,H]
 
     def needs_reserve(self) -> bool:
         """Whether the kernels must save even without a graph: inference knows no dropout and keeps no states."""

@@ -23,6 +23,19 @@ def _is_plain(value: Any) -> bool:
     return type(value) in PLAIN or (torch.compiler.is_compiling() and isinstance(value, Tensor))
 
 
+def _is_like(value: Any, dtype: torch.dtype) -> bool:
+    return (
+        (type(value) in PLAIN or _is_plain(value))
+        and value.dtype is dtype
+        and value.is_cpu
+        and value.layout is torch.strided
+    )
+
+
+def _is_pair(states: Any) -> bool:
+    return isinstance(states, (tuple, list)) and len(states) == 2
+
+
 def _left_to_torch(x: Any, others: Any) -> str | None:
     """Why PyTorch has to compute this: the reason, or None. It also says what is wrong with an input, in its words."""
     if not _is_plain(x):
@@ -35,10 +48,8 @@ def _left_to_torch(x: Any, others: Any) -> str | None:
     if x.layout is not torch.strided:
         return f"layout {x.layout}"
     for other in others:
-        if other is None or (type(other) in PLAIN and other.dtype is dtype and other.is_cpu):
-            continue
-        if not _is_plain(other) or other.dtype is not dtype or not other.is_cpu:
-            return "tensors of different types, dtypes or devices"
+        if other is not None and not _is_like(other, dtype):
+            return "tensors of different types, dtypes, layouts or devices"
     return recorded()
 
 
@@ -125,9 +136,7 @@ class LSTM(torch.nn.LSTM):
         weights = self._weights()
         reason = _left_to_torch(input, weights) or self._misshapen(input, hx)
         if reason:
-            if lengths is not None:
-                raise NotImplementedError(f"lengths: expected a batch that the kernels compute, got {reason}")
-            return self._parent(input, hx, reason)
+            return self._parent(input, hx, reason, lengths)
         batched = input.dim() == 3
         x = self._time_major(input) if batched else input[:, None]
         if hx is None:
@@ -169,8 +178,10 @@ class LSTM(torch.nn.LSTM):
         output, *more = (PackedSequence(each, batch_sizes, sorted_indices, unsorted_indices) for each in (y, *cells))
         return output, self.permute_hidden((hn, cn), unsorted_indices), *more
 
-    def _parent(self, input: Any, hx: Any, reason: str) -> tuple[Any, tuple[Tensor, Tensor]]:
-        output, states = super().forward(input, hx)
+    def _parent(self, input: Any, hx: Any, reason: str, lengths: Any = None) -> tuple[Any, tuple[Tensor, Tensor]]:
+        output, states = super().forward(input, hx)  # which says what is wrong, if anything is
+        if lengths is not None:
+            raise NotImplementedError(f"lengths: expected an input that the kernels compute, got {reason}")
         if self.return_cells:
             raise NotImplementedError(f"return_cells: expected an input that the kernels compute, got {reason}")
         _counters.note(_counters.fallback, reason)
@@ -193,7 +204,7 @@ class LSTM(torch.nn.LSTM):
         layers, directions = self.num_layers, 2 if self.bidirectional else 1
         if not (self.training and self.dropout > 0 and layers > 1):
             return Plan(layers, directions, cells=self.return_cells)
-        seed = torch.randint(2**63 - 1, ())
+        seed = torch.randint(2**63 - 1, (), device="cpu")
         known = seed if torch.compiler.is_compiling() else int(seed)
         return Plan(layers, directions, self.dropout, known, cells=self.return_cells)
 
@@ -219,10 +230,12 @@ class LSTM(torch.nn.LSTM):
         return self._wrong_states(input, hx, input.shape[1 - time] if input.dim() == 3 else 1, input.dim())
 
     def _wrong_states(self, x: Tensor, hx: Any, batch: int, dim: int) -> str | None:
+        if not _is_pair(hx):
+            return "states that are no pair"
         count = self.num_layers * (2 if self.bidirectional else 1)
         for state, width in zip(hx, (self.proj_size or self.hidden_size, self.hidden_size), strict=True):
-            if not _is_plain(state) or state.dtype is not x.dtype or not state.is_cpu:
-                return "states of another type, dtype or device than the input"
+            if not _is_like(state, x.dtype):
+                return "states of another type, dtype, layout or device than the input"
             if state.shape != ((count, batch, width) if dim == 3 else (count, width)):
                 return "states of another size than expected"
         return None
@@ -231,14 +244,18 @@ class LSTM(torch.nn.LSTM):
 def _lengths(lengths: Any, x: Tensor) -> Any:
     if torch.compiler.is_compiling():  # checked by the kernels
         return torch.as_tensor(lengths)
-    found = np.asarray(lengths.cpu() if isinstance(lengths, Tensor) else lengths)
-    if found.dtype.kind not in "iu":
+    try:
+        # A copy: what the caller writes there later must not reach backward.
+        found = np.array(lengths.detach().cpu().numpy() if isinstance(lengths, Tensor) else lengths)
+    except ValueError as error:
+        raise TypeError(f"lengths: expected {x.shape[1]} integers, got {lengths}") from error
+    if found.size and found.dtype.kind not in "iu":
         raise TypeError(f"lengths: expected integers, got dtype {found.dtype}")
     if found.shape != (x.shape[1],):
         raise ValueError(f"lengths: expected shape ({x.shape[1]},), got {found.shape}")
     if found.size and not 0 <= found.min() <= found.max() <= x.shape[0]:
         raise ValueError(f"lengths: expected each in 0..{x.shape[0]}, got {found.min()}..{found.max()}")
-    return found
+    return found.astype(np.int64)
 
 
 class LSTMCell(torch.nn.LSTMCell):
@@ -271,9 +288,11 @@ class LSTMCell(torch.nn.LSTMCell):
             return "an input of another size than the module's"
         if hx is None:
             return None
+        if not _is_pair(hx):
+            return "states that are no pair"
         for state in hx:
-            if not _is_plain(state) or state.dtype is not input.dtype or not state.is_cpu:
-                return "states of another type, dtype or device than the input"
+            if not _is_like(state, input.dtype):
+                return "states of another type, dtype, layout or device than the input"
             if state.shape != (*input.shape[:-1], self.hidden_size):
                 return "states of another size than expected"
         return None

@@ -6,6 +6,7 @@ import warnings
 from typing import TypeVar
 
 import torch
+from torch.nn.utils import parametrize
 
 from .modules import BEYOND_TORCH, LSTM, LSTMCell
 
@@ -18,20 +19,21 @@ _THEIRS = {ours: theirs for theirs, ours in _OURS.items()}
 def accelerate(model: Model, report: bool = False) -> Model:
     """Let every ``torch.nn.LSTM`` and ``torch.nn.LSTMCell`` in the model compute with lstm_fast; returns the model.
 
-    In place: the modules change their class and keep their parameters, hooks and state. Subclasses are left alone,
-    since their forward is their own. ``report=True`` prints what was swapped and what was left, and why. Warns when
-    there was nothing to swap. TypeError if model is not a module.
+    In place: the modules change their class and keep their parameters, parametrizations, hooks and state. Subclasses,
+    and modules whose ``forward`` was replaced, are left alone, since their forward is their own. ``report=True`` prints
+    what was swapped and what was left, and why. Warns when there was nothing to swap. TypeError if model is not a
+    module.
     """
     _require_module(model)
     swapped, left = [], []
     for name, module in model.named_modules():
-        ours = _OURS.get(type(module))
-        if ours is not None:
-            module.__class__ = ours
+        ours = _OURS.get(_kind(module))
+        if ours is not None and "forward" not in vars(module):
+            _become(module, ours)
             swapped.append(f"{name or 'the model itself'}: {module}")
-        elif isinstance(module, (torch.nn.RNNBase, torch.nn.RNNCellBase)) and type(module) not in _THEIRS:
+        elif isinstance(module, (torch.nn.RNNBase, torch.nn.RNNCellBase)) and _kind(module) not in _THEIRS:
             left.append(f"{name or 'the model itself'}: {module}: {_why_left(module)}")
-    if not swapped and not any(type(module) in _THEIRS for module in model.modules()):
+    if not swapped and not any(_kind(module) in _THEIRS for module in model.modules()):
         warnings.warn(
             "model: expected a torch.nn.LSTM or LSTMCell in it, found none; nothing was changed", stacklevel=2
         )
@@ -42,20 +44,23 @@ def accelerate(model: Model, report: bool = False) -> Model:
 
 
 def restore(model: Model) -> Model:
-    """Undo :func:`accelerate`, before ONNX export or scripting; returns the model. TypeError if it is not a module.
+    """Undo :func:`accelerate`, before ONNX export, scripting or ``torch.fx``; returns the model.
 
-    A module that computes what ``torch.nn.LSTM`` cannot, with ``return_cells`` or ``learn_initial_state``, stays as it
-    is, and a warning names it. ``forget_bias`` is no such extra, since its values stand in the parameters.
+    A module that computes what ``torch.nn.LSTM`` cannot, with ``return_cells`` or ``learn_initial_state``, and one of a
+    class derived from ours stay as they are, and a warning names them. ``forget_bias`` is no such extra, since its
+    values stand in the parameters. TypeError if model is not a module.
     """
     _require_module(model)
     for name, module in model.named_modules():
-        theirs = _THEIRS.get(type(module))
+        theirs = _THEIRS.get(_kind(module))
         beyond = [extra for extra in BEYOND_TORCH if getattr(module, extra, False)]
-        if theirs is not None and beyond:
+        if theirs is None and isinstance(module, tuple(_THEIRS)):
+            beyond = [f"class {type(module).__name__}"]
+        if beyond:
             text = f"{name or 'the model itself'}: expected what torch.nn.LSTM can compute, got {', '.join(beyond)}"
             warnings.warn(f"{text}; it stays as it is", stacklevel=2)
         elif theirs is not None:
-            module.__class__ = theirs
+            _become(module, theirs)
     return model
 
 
@@ -64,7 +69,23 @@ def _require_module(model: object) -> None:
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
 
 
+def _kind(module: torch.nn.Module) -> type[torch.nn.Module]:
+    """The module's class, or the one that torch.nn.utils.parametrize has derived one from for this module alone."""
+    kind = type(module)
+    return kind.__bases__[0] if parametrize.is_parametrized(module) else kind
+
+
+def _become(module: torch.nn.Module, kind: type[torch.nn.Module]) -> None:
+    if parametrize.is_parametrized(module):
+        # A copy, since copies of a module share the class.
+        body = {name: value for name, value in vars(type(module)).items() if name not in ("__dict__", "__weakref__")}
+        kind = type(type(module).__name__, (kind,), body)
+    module.__class__ = kind
+
+
 def _why_left(module: torch.nn.Module) -> str:
+    if "forward" in vars(module):
+        return "its forward has been replaced"
     if isinstance(module, (torch.nn.LSTM, torch.nn.LSTMCell)):
         return "a subclass, whose forward is its own"
     return "lstm_fast has no such cell yet"

@@ -1,5 +1,7 @@
-// lstm_step: one step of one layer on DLPack tensors, for callers to whom single microseconds matter. Takes what needs
-// no conversion, and leaves all else, errors included, to lstm_forward.
+// Tensors by DLPack: as arrays, and lstm_step, one step of one layer on them, for callers to whom single microseconds
+// matter. It takes what needs no conversion, and leaves all else, errors included, to lstm_forward.
+#include <memory>
+
 #include "bindings.h"
 #include "dlpack.h"
 #include "without_gil.h"
@@ -35,7 +37,7 @@ py::object step_of(const StepTensors& tensors, int threads) {
   const Isa& isa = active_isa();
   auto [hn, hn_data] = dlpack::empty<T>(B, H);
   auto [cn, cn_data] = dlpack::empty<T>(B, H);
-  std::vector<T> y(static_cast<std::size_t>(B * H));
+  const auto y = std::make_unique_for_overwrite<T[]>(static_cast<std::size_t>(B * H));  // hn once more
   ForwardArgs<T> args{
       .shape = {.T = 1, .B = B, .I = I, .H = H},
       .x = {x, 0, I},
@@ -43,7 +45,7 @@ py::object step_of(const StepTensors& tensors, int threads) {
       .c0 = c,
       .weights = &weights,
       .lengths = nullptr,
-      .y = y.data(),
+      .y = y.get(),
       .hn = hn_data,
       .cn = cn_data,
       .reserve = nullptr,
@@ -83,7 +85,7 @@ py::object lstm_step(const py::list& capsules, int threads) {
 
 }  // namespace
 
-void bind_step(py::module_& module) {
+void bind_dlpack(py::module_& module) {
   module.def("lstm_step", lstm_step, py::arg("capsules"), py::arg("threads"));
   module.def("array_of_dlpack", dlpack::array_of, py::arg("capsule"));
 }
