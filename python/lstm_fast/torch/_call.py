@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, from_numpy
 from torch.autograd import forward_ad
 from torch.utils.dlpack import from_dlpack, to_dlpack  # type: ignore[attr-defined]
 
@@ -100,10 +100,11 @@ def forward(
 ) -> tuple[Outputs, Any, Any]:
     """Outputs and, if ``save``, the reserve and the block that it has released: the given one if there is one."""
     packed = plan.batch_sizes is not None
+    h = array(h0)
     y, hn, cn, cells, reserve = _core.lstm_forward(
         array(x),
-        array(h0),
-        array(c0),
+        h,
+        h if c0 is h0 else array(c0),
         grouped([array(weight) for weight in weights]),
         array(plan.batch_sizes) if packed else plan.lengths,
         plan.layers,
@@ -120,8 +121,8 @@ def forward(
     saved = None
     if reserve is not None:
         _, y, saved = reserve.release()
-    outputs = (y, hn, cn) if cells is None else (y, hn, cn, cells)
-    return tuple(map(torch.from_numpy, outputs)), reserve, saved
+    outputs = (from_numpy(y), from_numpy(hn), from_numpy(cn))
+    return outputs if cells is None else (*outputs, from_numpy(cells)), reserve, saved
 
 
 def step(*tensors: Tensor | None) -> tuple[Tensor, Tensor] | None:
@@ -154,7 +155,7 @@ class _Stack(torch.autograd.Function):
         outputs, ctx.reserve, block = forward(plan, x, h0, c0, weights, save=True)
         ctx.plan = plan
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, h0, c0, outputs[0], torch.from_numpy(block), *weights)
+        ctx.save_for_backward(x, h0, c0, outputs[0], from_numpy(block), *weights)
         return outputs
 
     @staticmethod
@@ -188,7 +189,7 @@ class _Stack(torch.autograd.Function):
             # The two biases have equal gradients, in tensors of their own.
             second = db.copy() if b_ih and b_hh else db
             parameters += [dw_ih, dw_hh, db if b_ih else None, second if b_hh else None, dw_hr]
-        return (None, *(None if g is None else torch.from_numpy(g) for g in (dx, dh0, dc0, *parameters)))
+        return (None, *(None if g is None else from_numpy(g) for g in (dx, dh0, dc0, *parameters)))
 
 
 def _batched(gradients: Sequence[Tensor | None]) -> str | None:

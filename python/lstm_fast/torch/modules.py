@@ -16,6 +16,7 @@ from ._plan import Plan
 
 BEYOND_TORCH = ("return_cells", "learn_initial_state")  # the extras of LSTM without which it computes something else
 _DTYPES = (torch.float32, torch.float64)
+_STRIDED = torch.strided
 
 
 def _is_plain(value: Any) -> bool:
@@ -28,7 +29,7 @@ def _is_like(value: Any, dtype: torch.dtype) -> bool:
         (type(value) in PLAIN or _is_plain(value))
         and value.dtype is dtype
         and value.is_cpu
-        and value.layout is torch.strided
+        and value.layout is _STRIDED
     )
 
 
@@ -38,17 +39,19 @@ def _is_pair(states: Any) -> bool:
 
 def _left_to_torch(x: Any, others: Any) -> str | None:
     """Why PyTorch has to compute this: the reason, or None. It also says what is wrong with an input, in its words."""
-    if not _is_plain(x):
+    if type(x) not in PLAIN and not _is_plain(x):
         return f"an input of type {type(x).__name__}"
     dtype = x.dtype
     if not x.is_cpu:
         return f"a tensor on {x.device.type}"
     if dtype not in _DTYPES:
         return f"dtype {dtype}"
-    if x.layout is not torch.strided:
+    if x.layout is not _STRIDED:
         return f"layout {x.layout}"
     for other in others:
-        if other is not None and not _is_like(other, dtype):
+        # The usual kind without a call for each.
+        usual = type(other) in PLAIN and other.dtype is dtype and other.is_cpu and other.layout is _STRIDED
+        if not usual and other is not None and not _is_like(other, dtype):
             return "tensors of different types, dtypes, layouts or devices"
     return recorded()
 
@@ -220,14 +223,15 @@ class LSTM(torch.nn.LSTM):
         return h0, h0 if self.proj_size == 0 else x.new_zeros(count, batch, self.hidden_size)
 
     def _misshapen(self, input: Tensor, hx: Any) -> str | None:
-        if input.dim() not in (2, 3) or input.shape[-1] != self.input_size:
+        shape = input.shape
+        if len(shape) not in (2, 3) or shape[-1] != self.input_size:
             return "an input of another size than the module's"
-        time = 1 if self.batch_first and input.dim() == 3 else 0
-        if input.shape[time] == 0:
+        time = 1 if self.batch_first and len(shape) == 3 else 0
+        if shape[time] == 0:
             return "a sequence of length 0"
         if hx is None:
             return None
-        return self._wrong_states(input, hx, input.shape[1 - time] if input.dim() == 3 else 1, input.dim())
+        return self._wrong_states(input, hx, shape[1 - time] if len(shape) == 3 else 1, len(shape))
 
     def _wrong_states(self, x: Tensor, hx: Any, batch: int, dim: int) -> str | None:
         if not _is_pair(hx):
