@@ -99,11 +99,13 @@ struct Lender {
 // alone than with a team that must be woken and waited for. Results do not depend on either.
 struct Threads {
   int most = 1;
-  double least_flops = 5e7;        // of a call that wakes the team
-  double least_chunk_flops = 2e6;  // of each thread in every chunk of time
-  int* used = nullptr;             // out, if not null
-  const Lender* lender = nullptr;  // null: our own threads
-  int lent = 0;                    // that the lender has: asking for fewer would make it end the others
+  double least_flops = 5e7;         // of a call that wakes the team
+  double least_chunk_flops = 2e6;   // of each thread in every chunk of time
+  double least_step_flops = 1.2e5;  // of each thread for one row of a single step, if `awake`
+  bool awake = false;               // the team need not be woken: it serves even a single step of few rows
+  int* used = nullptr;              // out, if not null
+  const Lender* lender = nullptr;   // null: our own threads
+  int lent = 0;                     // that the lender has: asking for fewer would make it end the others
 };
 
 // Called by the calling thread between chunks of work; true asks to stop.

@@ -1,5 +1,6 @@
 // Tensors by DLPack: as arrays, and lstm_step, one step of one layer on them, for callers to whom single microseconds
 // matter. It takes what needs no conversion, and leaves all else, errors included, to lstm_forward.
+#include <chrono>
 #include <memory>
 
 #include "bindings.h"
@@ -8,6 +9,41 @@
 
 namespace lstm_fast::python {
 namespace {
+
+// Whether the threads that a step borrows are awake, as they are for milliseconds after each use. Waking them, or
+// waiting for one whose core is busy, takes longer than a step, so they are asked only by one of a series of steps, and
+// not for a while after that was slow.
+class Series {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  bool goes_on() {
+    start_ = Clock::now();
+    length_ = start_ - end_ < gap ? length_ + 1 : 0;
+    if (rest_ > 0) --rest_;
+    return length_ >= 4 && rest_ == 0;
+  }
+
+  // After a step of so many flops by that many threads.
+  void step(double flops, int threads) {
+    end_ = Clock::now();
+    const std::chrono::duration<double> alone{flops / 2e10};
+    // The first one woke them.
+    if (threads > 1 && together_ && end_ - start_ > 3 * alone + patience) rest_ = 1000;
+    together_ = threads > 1;
+  }
+
+ private:
+  static constexpr std::chrono::microseconds gap{200};
+  static constexpr std::chrono::microseconds patience{20};
+
+  Clock::time_point start_, end_;
+  int length_ = 0;
+  int rest_ = 0;
+  bool together_ = false;
+};
+
+thread_local Series series;
 
 struct StepTensors {
   const dlpack::Tensor &x, &h, &c, &w_ih, &w_hh;
@@ -53,6 +89,7 @@ py::object step_of(const StepTensors& tensors, int threads) {
       .threads = threads_of_call(threads),
       .poll = {},
   };
+  args.threads.awake = args.threads.lender && series.goes_on();
   bool done;
   {
     WithoutGil released;
@@ -60,6 +97,7 @@ py::object step_of(const StepTensors& tensors, int threads) {
     done = forward(isa, Cell::lstm, args);
   }
   if (!done) throw py::error_already_set();
+  series.step(static_cast<double>(8 * B * H * (H + I)), *args.threads.used);
   return py::make_tuple(std::move(hn), std::move(cn));
 }
 

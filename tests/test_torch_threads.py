@@ -166,3 +166,32 @@ def test_a_child_uses_threads_of_our_own():
         assert right(4)
     """
     assert run(script) == ["0"]
+
+
+def test_a_series_of_steps_is_split():
+    """Threads serve steps that follow each other closely, not a single one, and change no bit."""
+    script = """
+        import time
+        core.use_team_always(False)
+        cell = lt.LSTMCell(256, 256)
+        x, start = torch.randn(1, 256), (torch.zeros(1, 256), torch.zeros(1, 256))
+        used, last = set(), {}
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            with torch.no_grad():
+                for _ in range(50):  # until the machine lets steps follow each other without a pause
+                    state = start
+                    for _ in range(100):
+                        state = cell(x, state)
+                        used.add((threads, core.threads_used()))
+                    if (2, 2) in used:
+                        break
+            last[threads] = state
+            time.sleep(0.01)
+            with torch.no_grad():
+                cell(x, start)
+            assert core.threads_used() == 1
+        assert all(map(torch.equal, last[1], last[2]))
+        print(*sorted(used))
+    """
+    assert run(script) == ["(1,", "1)", "(2,", "1)", "(2,", "2)"]

@@ -54,6 +54,7 @@ DEFECTS = [
         "direct_product<gates, V>(chunk, weights.w_hh, chunk.H, chunk.dh_rows",
         "direct_product<gates, V>(chunk, weights.w_ih, chunk.I, chunk.dh_rows",
     ),
+    replaced("d10", "a single step wakes the team", STEP, "length_ >= 4 && rest_ == 0", "length_ >= 0 && rest_ == 0"),
     replaced(
         "d6", "strides of a tensor overlooked", DLPACK, "tensor.strides[axis] != step", "tensor.strides[axis] == 0"
     ),
