@@ -66,8 +66,8 @@ struct Plan {
     const double all = (first + above * (shape.layers - 1)) * static_cast<double>(schedule.rows() * shape.directions);
     if (direct() && shape.layers == 1 && wanted.awake) {
       const auto blocks = static_cast<double>((shape.H + kernels.lanes - 1) / kernels.lanes * shape.directions);
-      const double most = std::min<double>(wanted.most, first * shape.directions / wanted.least_step_flops);
-      return std::max(1, static_cast<int>(std::min(most, blocks)));
+      const double pays = std::min(blocks, first * shape.directions / wanted.least_step_flops);
+      return std::max(1, static_cast<int>(std::min<double>(wanted.most, pays)));
     }
     if (all < wanted.least_flops) return 1;
     if (wanted.least_chunk_flops <= 0) return std::max(1, wanted.most);

@@ -27,7 +27,7 @@ class Series {
   // After a step of so many flops by that many threads.
   void step(double flops, int threads) {
     end_ = Clock::now();
-    const std::chrono::duration<double> alone{flops / 2e10};  // about what one thread reads weights for in a second
+    const std::chrono::duration<double> alone{flops / 2e10};  // that many a second
     // The first one woke them.
     if (threads > 1 && together_ && end_ - start_ > 3 * alone + patience) rest_ = 1000;
     together_ = threads > 1;
