@@ -80,10 +80,10 @@ def test_the_same_bits_in_no_thread_more():
             operation()
             before = count()
             assert right(threads), threads
-            assert count() == before, (threads, count(), before)
+            assert count() <= before, (threads, count(), before)  # those of OpenMP end late when there are to be fewer
         lf.set_num_threads(3)  # fewer than PyTorch's: those left over do nothing, and stay
         assert right(3)
-        assert count() == before
+        assert count() <= before
         print("done")
     """
     assert run(script) == ["done"]
@@ -107,16 +107,17 @@ def test_borrowed_threads_have_the_callers_rounding_and_get_their_own_back():
         libm = ctypes.CDLL(ctypes.util.find_library("m"))
         upward = 0x800 if os.uname().machine == "x86_64" else 0x400000
         torch.set_num_threads(4)
-        third = torch.ones(1000, 1000) / 3
+        numbers = torch.arange(1.0, 1e6)
+        thirds = numbers / 3
         assert libm.fesetround(upward) == 0
         many = solve()
-        torch.set_num_threads(1)
+        lf.set_num_threads(1)
         alone = solve()
+        lf.set_num_threads(8)
         assert libm.fesetround(0) == 0
-        torch.set_num_threads(4)
         assert all(map(torch.equal, many, alone))
         assert not torch.equal(many[0], expected[0])
-        assert torch.equal(torch.ones(1000, 1000) / 3, third)  # in all of PyTorch's threads
+        assert torch.equal(numbers / 3, thirds)  # in all of PyTorch's threads
         assert right(4)
         print("done")
     """
@@ -176,6 +177,10 @@ def test_a_series_of_steps_is_split():
         cell = lt.LSTMCell(256, 256)
         x, start = torch.randn(1, 256), (torch.zeros(1, 256), torch.zeros(1, 256))
         used, last = set(), {}
+        torch.set_num_threads(2)
+        with torch.no_grad():
+            cell(x, start)
+        assert core.threads_used() == 1
         for threads in (1, 2):
             torch.set_num_threads(threads)
             with torch.no_grad():
