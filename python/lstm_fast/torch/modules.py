@@ -25,12 +25,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _is_like(value: Any, dtype: torch.dtype) -> bool:
-    return (
-        (type(value) in PLAIN or _is_plain(value))
-        and value.dtype is dtype
-        and value.is_cpu
-        and value.layout is _STRIDED
-    )
+    return _is_plain(value) and value.dtype is dtype and value.is_cpu and value.layout is _STRIDED
 
 
 def _is_pair(states: Any) -> bool:
