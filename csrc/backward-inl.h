@@ -20,10 +20,7 @@ LF_INLINE void cell_gradient(const BackwardChunk<typename V::scalar>& chunk, ind
     T* u = projected ? chunk.u + chunk_row * chunk.unit_stride : nullptr;
     for (index unit = 0; unit < chunk.H; unit += V::lanes, gates += width, dgates += width) {
       V dh = V::load(dh_carry + unit);
-      if (dy) {
-        const index valid = chunk.H - unit;
-        dh = add(dh, valid >= V::lanes ? V::load(dy + unit) : V::load_first(dy + unit, valid));
-      }
+      if (dy) dh = add(dh, load_valid<V>(dy + unit, chunk.H - unit));
       const V o = V::load(gates + 3 * V::lanes);
       const V c_now = V::load(c + unit);
       const auto gradient =

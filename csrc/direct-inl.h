@@ -6,11 +6,6 @@
 template <class V>
 constexpr int line_of = 64 / sizeof(typename V::scalar);  // elements of a cache line
 
-template <class V>
-LF_INLINE V load_valid(const typename V::scalar* from, index valid) {
-  return valid >= V::lanes ? V::load(from) : V::load_first(from, valid);
-}
-
 // `count` columns of the `valid` rows of w [., K] that are there, as `lanes` rows of a cache line each, else zeros.
 template <class V>
 LF_NOINLINE void copy_edge(const typename V::scalar* w, index K, index valid, index count, typename V::scalar* edge) {
@@ -171,7 +166,8 @@ void direct_gradients(const BackwardChunk<typename V::scalar>& chunk, const Weig
   if (wants_dx) direct_product<gates, V>(chunk, weights.w_ih, chunk.I, chunk.dx_rows, deal, count);
 }
 
-// Row `from` of dw [., K] = sum over the chunk's rows, in their order, of a gate's gradient times a row of `inputs`.
+// One row of a weight gradient: the sum over the chunk's rows, in their order, of a gate's gradient times a row of
+// `inputs`.
 template <class V>
 LF_INLINE void outer_product(const typename V::scalar* gradients, index stride, index count,
                              const typename V::scalar* const* inputs, index K, typename V::scalar* dw) {

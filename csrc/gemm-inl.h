@@ -118,6 +118,12 @@ LF_INLINE ColumnBlock column_block(index columns, index block) {
   return {first * V::lanes, static_cast<int>(narrow + (block < wide ? 1 : 0))};
 }
 
+// A vector of which `valid` lanes may be read; zeros in the others.
+template <class V>
+LF_INLINE V load_valid(const typename V::scalar* from, index valid) {
+  return valid >= V::lanes ? V::load(from) : V::load_first(from, valid);
+}
+
 // Stores the first `valid` lanes of each of N vectors.
 template <class V, int N>
 LF_INLINE void store_columns(const V (&vectors)[N], typename V::scalar* to, index valid) {

@@ -4,7 +4,7 @@
 
 #include <pybind11/pybind11.h>
 
-#include <optional>
+#include <utility>
 
 #include "arrays.h"
 

@@ -128,7 +128,7 @@ DEFECTS = [
         "if (dx && (span != schedule.spans().rbegin() || schedule.spans().size() == 1)) kernels.input_gradient",
     ),
     replaced("31", "tail lanes unmasked on store", GEMM, "if (left >= V::lanes) {", "if (left > 0) {"),
-    replaced("31b", "tail lanes unmasked on load of dy", BACKWARD, "valid >= V::lanes ? ", "valid > 0 ? "),
+    replaced("31b", "tail lanes unmasked on load", GEMM, "return valid >= V::lanes ? ", "return valid > 0 ? "),
     replaced(
         "32",
         "last row block dropped",
