@@ -182,11 +182,21 @@ void pack_panels(const BackwardChunk<typename V::scalar>& chunk, Deal deal) {
                           PackPanelJob<V>{chunk.dp_rows, count, chunk.Ho, chunk.panel_p});
 }
 
-template <int limit, int N, class V>
-LF_INLINE void projection_weight_gradient(const BackwardChunk<typename V::scalar>& chunk, index column, index rows,
-                                          Range own, index count, typename V::scalar* dw) {
-  for_tiles<limit>(rows, own, WeightGradientJob<N, V>{chunk.panel_p, chunk.u + column, chunk.unit_stride, count, dw});
-}
+// One column block of dw_hr.
+template <int limit, class V>
+struct ProjectionWeightBlock {
+  using T = typename V::scalar;
+  const BackwardChunk<T>& chunk;
+  index column, rows;
+  Range own;
+  index count;
+  T* dw;
+
+  template <int N>
+  LF_INLINE void run() const {
+    for_tiles<limit>(rows, own, WeightGradientJob<N, V>{chunk.panel_p, chunk.u + column, chunk.unit_stride, count, dw});
+  }
+};
 
 // Sums in processing order: steps strictly descending, rows of the sorted batch ascending.
 template <template <class> class CellOf, class V>
@@ -212,20 +222,7 @@ void weight_gradient(const BackwardChunk<typename V::scalar>& chunk, Deal deal) 
   for (index nb = 0; nb < projection_blocks; ++nb) {
     const ColumnBlock block = column_block<V>(chunk.H, nb);
     const Range own = tasks.take(tiles.p_tiles);
-    switch (block.vectors) {
-      case 1:
-        projection_weight_gradient<Tiles::limit, 1, V>(chunk, block.first, tiles.p, own, count, dw_hr);
-        break;
-      case 2:
-        projection_weight_gradient<Tiles::limit, 2, V>(chunk, block.first, tiles.p, own, count, dw_hr);
-        break;
-      case 3:
-        projection_weight_gradient<Tiles::limit, 3, V>(chunk, block.first, tiles.p, own, count, dw_hr);
-        break;
-      default:
-        projection_weight_gradient<Tiles::limit, 4, V>(chunk, block.first, tiles.p, own, count, dw_hr);
-        break;
-    }
+    for_vectors(block.vectors, ProjectionWeightBlock<Tiles::limit, V>{chunk, block.first, tiles.p, own, count, dw_hr});
     dw_hr += tiles.p * block.vectors * V::lanes;
   }
 }

@@ -121,6 +121,7 @@ class BackwardPass {
     index* const saved_row = first_row + (g.chunk_steps + 1);
     index* const c_row = saved_row + (g.chunk_steps + 1);
     index* const c_next_row = c_row + (g.chunk_steps + 1);
+    T* const direct_panel = work.direct_panel + crew.id() * g.direct_gradient_panel();
     const RowDeal own = plan_.rows_of(crew);
     const Sequence<T> x = input(layer);
     const Sequence<T> dy = output_gradient(layer);
@@ -202,8 +203,9 @@ class BackwardPass {
         crew.wait();
         if (dx) kernels.input_gradient(chunk, crew.share(row, max_rows));
       } else {
-        kernels.direct_gradients(chunk, args_.weights_again[state], dx != nullptr, own);
+        kernels.direct_cells(chunk, own);
         crew.wait();
+        kernels.direct_gradients(chunk, args_.weights_again[state], dx != nullptr, deal, direct_panel);
       }
       if (wants_weights && !direct) {
         kernels.pack_panels(chunk, deal);
@@ -212,7 +214,7 @@ class BackwardPass {
       }
     }
     crew.wait();
-    if (direct) kernels.direct_weight_gradient(chunk, dw, crew.share(g.H));
+    if (direct) kernels.direct_weight_gradient(chunk, dw, crew.share(g.H), direct_panel);
     if (!direct && turn.mine()) kernels.unpack_weights(work.dw_ih, g.H, g.I, true, dw.w_ih, dw.b);
     if (!direct && turn.mine()) kernels.unpack_weights(work.dw_hh, g.H, g.Ho, false, dw.w_hh, nullptr);
     if (dw.w_hr && turn.mine()) kernels.unpack_projection(work.dw_hr, g.P, g.H, dw.w_hr);

@@ -1,5 +1,6 @@
-// One step of few rows, straight from the weights as the user has them and to their gradients: packing would cost more
-// than the step. Included inside a target region, once per instruction set.
+// One step, straight from the weights as the user has them and to their gradients. Packing them for a single step costs
+// more than a step of few rows, which reads them in place; many rows use a block that is packed for them, and forget it
+// while it is still in the cache. Included inside a target region, once per instruction set.
 //
 // Every sum runs over the same k in the same order as in a tile of packed weights, so the bits are the same.
 
@@ -94,20 +95,63 @@ LF_NOINLINE void finish_rows(const ForwardChunk<typename V::scalar>& chunk, inde
   }
 }
 
+// The only step of a chunk for M rows and one unit block, from its packed weights.
+template <template <class> class CellOf, class V, bool save>
+struct WholeStepJob {
+  using T = typename V::scalar;
+  const ForwardChunk<T>& chunk;
+  index jb;
+  const T* w_ih;  // [k][gate][lane], the last k being the bias
+  const T* w_hh;
+
+  template <int M>
+  LF_NOINLINE void run(index row) const {
+    constexpr int N = CellOf<V>::gates;
+    constexpr index width = N * V::lanes;
+    const T* a[M];
+    V acc[M][N];
+    LF_UNROLL for (int n = 0; n < N; ++n) {
+      const V bias = V::load(w_ih + chunk.I * width + n * V::lanes);
+      LF_UNROLL for (int m = 0; m < M; ++m) acc[m][n] = bias;
+    }
+    LF_UNROLL for (int m = 0; m < M; ++m) a[m] = chunk.x_rows[row + m];
+    accumulate(acc, a, 0, 1, w_ih, width, 0, chunk.I);
+    LF_UNROLL for (int m = 0; m < M; ++m) a[m] = chunk.h[0] + (row + m) * chunk.h_stride;
+    accumulate(acc, a, 0, 1, w_hh, width, 0, chunk.Ho);
+    finish_step<CellOf, save, 1>(chunk, 0, jb, row, 1, acc);
+  }
+};
+
+template <template <class> class CellOf, class V, bool save>
+LF_INLINE void direct_unit_block(const ForwardChunk<typename V::scalar>& chunk,
+                                 const Weights<typename V::scalar>& weights, index jb, typename V::scalar* packed) {
+  constexpr int gates = CellOf<V>::gates;
+  const index rows = chunk.first_row[1];
+  if (rows <= direct_rows) {
+    for_all_tiles<max_rows>(rows, DirectSumsJob<gates, V>{chunk, weights, jb});
+    finish_rows<CellOf, V, save>(chunk, jb);
+    return;
+  }
+  const index unit = jb * V::lanes;
+  typename V::scalar* const w_hh = packed + (chunk.I + 1) * gates * V::lanes;
+  pack_unit_block<gates, V>(weights.w_ih, chunk.H, chunk.I, weights.b_ih, weights.b_hh, true, unit, packed);
+  pack_unit_block<gates, V>(weights.w_hh, chunk.H, chunk.Ho, nullptr, nullptr, false, unit, w_hh);
+  for_all_tiles<tile_rows<V>(gates)>(rows, WholeStepJob<CellOf, V, save>{chunk, jb, packed, w_hh});
+}
+
 template <template <class> class CellOf, class V>
 void direct_step(const ForwardChunk<typename V::scalar>& chunk, const Weights<typename V::scalar>& weights,
-                 Range unit_blocks) {
+                 Range unit_blocks, typename V::scalar* packed) {
   for (index jb = unit_blocks.begin; jb < unit_blocks.end; ++jb) {
-    for_all_tiles<max_rows>(chunk.first_row[1], DirectSumsJob<CellOf<V>::gates, V>{chunk, weights, jb});
     if (chunk.save) {
-      finish_rows<CellOf, V, true>(chunk, jb);
+      direct_unit_block<CellOf, V, true>(chunk, weights, jb, packed);
     } else {
-      finish_rows<CellOf, V, false>(chunk, jb);
+      direct_unit_block<CellOf, V, false>(chunk, weights, jb, packed);
     }
   }
 }
 
-// Columns [column .. column + N vectors) of M dealt rows of dgates times w [gates*H, K], the sum over (unit, gate).
+// Columns [column .. column + N vectors) of M rows of dgates times w [gates*H, K], the sum over (unit, gate).
 template <int gates, int N, class V>
 struct DirectProductJob {
   using T = typename V::scalar;
@@ -115,13 +159,12 @@ struct DirectProductJob {
   const T* w;
   index K, column;
   T* const* out_rows;
-  RowDeal deal;
 
   template <int M>
-  LF_NOINLINE void run(index number) const {
+  LF_NOINLINE void run(index row) const {
     const index valid = K - column;
     const T* a[M];
-    LF_UNROLL for (int m = 0; m < M; ++m) a[m] = chunk.dgates + deal.row(number + m) * chunk.gate_stride;
+    LF_UNROLL for (int m = 0; m < M; ++m) a[m] = chunk.dgates + (row + m) * chunk.gate_stride;
     V acc[M][N];
     LF_UNROLL for (int m = 0; m < M; ++m) { LF_UNROLL for (int n = 0; n < N; ++n) acc[m][n] = V::set(0); }
     for (index unit = 0; unit < chunk.H; ++unit) {
@@ -137,73 +180,158 @@ struct DirectProductJob {
         }
       }
     }
-    LF_UNROLL for (int m = 0; m < M; ++m) store_columns(acc[m], out_rows[deal.row(number + m)] + column, valid);
+    LF_UNROLL for (int m = 0; m < M; ++m) store_columns(acc[m], out_rows[row + m] + column, valid);
+  }
+};
+
+// The product of all rows in tasks that may run at once: column blocks.
+template <int gates, class V>
+struct DirectProduct {
+  using T = typename V::scalar;
+  static constexpr int wide = max_vectors;
+  const BackwardChunk<T>& chunk;
+  const T* w;
+  index K;
+  T* const* out_rows;
+  T* packed;  // for a block
+
+  LF_INLINE bool packs() const { return chunk.first_row[1] > direct_rows; }
+  LF_INLINE index wide_blocks() const { return K / (wide * V::lanes); }
+  LF_INLINE index tasks() const {
+    if (packs()) return column_blocks<V>(K);
+    return wide_blocks() + ceil_div(K - wide_blocks() * wide * V::lanes, V::lanes);
+  }
+
+  LF_INLINE void run(Range own) const {
+    const index rows = chunk.first_row[1];
+    for (index task = own.begin; task < own.end; ++task) {
+      if (packs()) {
+        const ColumnBlock block = column_block<V>(K, task);
+        pack_column_block<gates, V>(w, chunk.H, K, block, packed);
+        for_vectors(block.vectors,
+                    ProductBlock<gates, V>{
+                        chunk.dgates, chunk.gate_stride, packed, chunk.H, K, block, out_rows, {0, 1, rows}, rows});
+      } else if (task < wide_blocks()) {
+        const index column = task * wide * V::lanes;
+        for_all_tiles<tile_rows<V>(wide)>(rows, DirectProductJob<gates, wide, V>{chunk, w, K, column, out_rows});
+      } else {
+        const index column = (task + wide_blocks() * (wide - 1)) * V::lanes;
+        for_all_tiles<max_rows>(rows, DirectProductJob<gates, 1, V>{chunk, w, K, column, out_rows});
+      }
+    }
+  }
+};
+
+// dgates of the only step of a chunk, and dc before it, of the dealt rows.
+template <template <class> class CellOf, class V>
+void direct_cells(const BackwardChunk<typename V::scalar>& chunk, RowDeal deal) {
+  const index count = deal.count(chunk.first_row[1]);
+  if (chunk.dc_rows) add_cells_gradient<V>(chunk, 0, deal, count);
+  cell_gradient<CellOf, V>(chunk, 0, deal, count);
+}
+
+// dh before the step, and dx.
+template <template <class> class CellOf, class V>
+void direct_gradients(const BackwardChunk<typename V::scalar>& chunk, const Weights<typename V::scalar>& weights,
+                      bool wants_dx, Deal deal, typename V::scalar* packed) {
+  using Product = DirectProduct<CellOf<V>::gates, V>;
+  const Product dh{chunk, weights.w_hh, chunk.H, chunk.dh_rows, packed};
+  const Product dx{chunk, weights.w_ih, chunk.I, chunk.dx_rows, packed};
+  const index dx_tasks = wants_dx ? dx.tasks() : 0;
+  TaskList tasks = own_tasks(dh.tasks() + dx_tasks, deal);
+  dh.run(tasks.take(dh.tasks()));
+  dx.run(tasks.take(dx_tasks));
+}
+
+// Rows [., K] in column blocks: [nb][row][vector][lane], padded with zeros.
+template <class V>
+void pack_rows(const typename V::scalar* const* rows, index count, index K, typename V::scalar* packed) {
+  for (index nb = 0; nb < column_blocks<V>(K); ++nb) {
+    const ColumnBlock block = column_block<V>(K, nb);
+    const index width = block.vectors * V::lanes;
+    const index valid = smaller(width, K - block.first);
+    for (index row = 0; row < count; ++row, packed += width) {
+      for (index k = 0; k < valid; ++k) packed[k] = rows[row][block.first + k];
+      for (index k = valid; k < width; ++k) packed[k] = 0;
+    }
+  }
+}
+
+// M rows of a weight gradient, and one column block: sums over the chunk's rows, in their order, of the gradients of M
+// units of one gate times the rows that pack_rows has packed.
+template <int M, class V>
+struct OuterBlock {
+  using T = typename V::scalar;
+  const T* const (&gradients)[M];
+  index stride, count;
+  const T* packed;
+  index K;
+  ColumnBlock block;
+  T* dw;
+
+  template <int N>
+  LF_NOINLINE void run() const {
+    V acc[M][N];
+    LF_UNROLL for (int m = 0; m < M; ++m) { LF_UNROLL for (int n = 0; n < N; ++n) acc[m][n] = V::set(0); }
+    accumulate(acc, gradients, 0, stride, packed, N * V::lanes, 0, count);
+    LF_UNROLL for (int m = 0; m < M; ++m) store_columns(acc[m], dw + m * K + block.first, K - block.first);
   }
 };
 
 template <int gates, class V>
-void direct_product(const BackwardChunk<typename V::scalar>& chunk, const typename V::scalar* w, index K,
-                    typename V::scalar* const* out_rows, RowDeal deal, index count) {
-  constexpr int wide = 4;
-  index column = 0;
-  for (; column + wide * V::lanes <= K; column += wide * V::lanes) {
-    for_all_tiles<tile_rows<V>(wide)>(count, DirectProductJob<gates, wide, V>{chunk, w, K, column, out_rows, deal});
-  }
-  for (; column < K; column += V::lanes) {
-    for_all_tiles<max_rows>(count, DirectProductJob<gates, 1, V>{chunk, w, K, column, out_rows, deal});
-  }
-}
+struct OuterProductJob {
+  using T = typename V::scalar;
+  const BackwardChunk<T>& chunk;
+  index gate, first_unit, count;
+  const T* packed;
+  index K;
+  T* dw;
 
-// dgates of the only step of a chunk, dh and dc before it, and dx.
-template <template <class> class CellOf, class V>
-void direct_gradients(const BackwardChunk<typename V::scalar>& chunk, const Weights<typename V::scalar>& weights,
-                      bool wants_dx, RowDeal deal) {
-  constexpr int gates = CellOf<V>::gates;
-  const index count = deal.count(chunk.first_row[1]);
-  if (chunk.dc_rows) add_cells_gradient<V>(chunk, 0, deal, count);
-  cell_gradient<CellOf, V>(chunk, 0, deal, count);
-  direct_product<gates, V>(chunk, weights.w_hh, chunk.H, chunk.dh_rows, deal, count);
-  if (wants_dx) direct_product<gates, V>(chunk, weights.w_ih, chunk.I, chunk.dx_rows, deal, count);
-}
-
-// One row of a weight gradient: the sum over the chunk's rows, in their order, of a gate's gradient times a row of
-// `inputs`.
-template <class V>
-LF_INLINE void outer_product(const typename V::scalar* gradients, index stride, index count,
-                             const typename V::scalar* const* inputs, index K, typename V::scalar* dw) {
-  for (index k = 0; k < K; k += V::lanes) {
-    const index valid = smaller(V::lanes, K - k);
-    V sum = V::set(0);
-    for (index row = 0; row < count; ++row) {
-      sum = fma(V::set(gradients[row * stride]), load_valid<V>(inputs[row] + k, valid), sum);
+  template <int M>
+  LF_INLINE void run(index number) const {
+    const index unit = first_unit + number;
+    const T* gradients[M];
+    LF_UNROLL for (int m = 0; m < M; ++m) {
+      const index block = (unit + m) / V::lanes;
+      gradients[m] = chunk.dgates + (block * gates + gate) * V::lanes + (unit + m) % V::lanes;
     }
-    const V sums[1] = {sum};
-    store_columns(sums, dw + k, valid);
+    const T* from = packed;
+    for (index nb = 0; nb < column_blocks<V>(K); ++nb) {
+      const ColumnBlock block = column_block<V>(K, nb);
+      for_vectors(block.vectors, OuterBlock<M, V>{gradients, chunk.gate_stride, count, from, K, block,
+                                                  dw + (gate * chunk.H + unit) * K});
+      from += count * block.vectors * V::lanes;
+    }
   }
-}
+};
 
 // dW_ih, dW_hh and db of one chunk that is the whole sequence, for the given units.
 template <template <class> class CellOf, class V>
 void direct_weight_gradient(const BackwardChunk<typename V::scalar>& chunk,
-                            const WeightGradients<typename V::scalar>& dw, Range units) {
+                            const WeightGradients<typename V::scalar>& dw, Range units, typename V::scalar* packed) {
   using T = typename V::scalar;
   constexpr int gates = CellOf<V>::gates;
+  constexpr int limit = tile_rows<V>(max_vectors);
   const index count = chunk.first_row[chunk.steps];
-  for (int gate = 0; gate < gates; ++gate) {
+  const index own = units.end - units.begin;
+  if (dw.w_ih) {
+    pack_rows<V>(chunk.x_rows, count, chunk.I, packed);
+    for (index gate = 0; gate < gates; ++gate) {
+      for_all_tiles<limit>(own, OuterProductJob<gates, V>{chunk, gate, units.begin, count, packed, chunk.I, dw.w_ih});
+    }
+  }
+  if (dw.w_hh) {
+    pack_rows<V>(chunk.h_rows, count, chunk.Ho, packed);
+    for (index gate = 0; gate < gates; ++gate) {
+      for_all_tiles<limit>(own, OuterProductJob<gates, V>{chunk, gate, units.begin, count, packed, chunk.Ho, dw.w_hh});
+    }
+  }
+  for (index gate = 0; dw.b && gate < gates; ++gate) {
     for (index unit = units.begin; unit < units.end; ++unit) {
-      const T* gradients = chunk.dgates + unit / V::lanes * gates * V::lanes + gate * V::lanes + unit % V::lanes;
-      const index at = gate * chunk.H + unit;
-      if (dw.w_ih) {
-        outer_product<V>(gradients, chunk.gate_stride, count, chunk.x_rows, chunk.I, dw.w_ih + at * chunk.I);
-      }
-      if (dw.w_hh) {
-        outer_product<V>(gradients, chunk.gate_stride, count, chunk.h_rows, chunk.Ho, dw.w_hh + at * chunk.Ho);
-      }
-      if (dw.b) {
-        T sum = 0;
-        for (index row = 0; row < count; ++row) sum += gradients[row * chunk.gate_stride];
-        dw.b[at] = sum;
-      }
+      const T* gradients = chunk.dgates + (unit / V::lanes * gates + gate) * V::lanes + unit % V::lanes;
+      T sum = 0;
+      for (index row = 0; row < count; ++row) sum += gradients[row * chunk.gate_stride];
+      dw.b[gate * chunk.H + unit] = sum;
     }
   }
 }

@@ -58,31 +58,34 @@ struct ProductJob {
   }
 };
 
+// One column block of `count` dealt rows of width `columns`.
+template <int gates, class V>
+struct ProductBlock {
+  using T = typename V::scalar;
+  const T* rows;
+  index stride;
+  const T* w_t;
+  index H, columns;
+  ColumnBlock block;
+  T* const* out_rows;
+  RowDeal deal;
+  index count;
+
+  template <int N>
+  LF_INLINE void run() const {
+    const index valid = columns - block.first;
+    for_all_tiles<tile_rows<V>(N)>(count,
+                                   ProductJob<gates, V, N>{rows, stride, w_t, H, out_rows, block.first, valid, deal});
+  }
+};
+
 // `count` dealt rows of width `columns` = rows times w_t, the sum over (unit, gate); w_t as packed by pack_transposed.
 template <int gates, class V>
 void product(const typename V::scalar* rows, index stride, const typename V::scalar* w_t, index H, index columns,
              typename V::scalar* const* out_rows, RowDeal deal, index count) {
   for (index nb = 0; nb < column_blocks<V>(columns); ++nb) {
     const ColumnBlock block = column_block<V>(columns, nb);
-    const index valid = columns - block.first;
-    switch (block.vectors) {
-      case 1:
-        for_all_tiles<tile_rows<V>(1)>(
-            count, ProductJob<gates, V, 1>{rows, stride, w_t, H, out_rows, block.first, valid, deal});
-        break;
-      case 2:
-        for_all_tiles<tile_rows<V>(2)>(
-            count, ProductJob<gates, V, 2>{rows, stride, w_t, H, out_rows, block.first, valid, deal});
-        break;
-      case 3:
-        for_all_tiles<tile_rows<V>(3)>(
-            count, ProductJob<gates, V, 3>{rows, stride, w_t, H, out_rows, block.first, valid, deal});
-        break;
-      default:
-        for_all_tiles<tile_rows<V>(4)>(
-            count, ProductJob<gates, V, 4>{rows, stride, w_t, H, out_rows, block.first, valid, deal});
-        break;
-    }
+    for_vectors(block.vectors, ProductBlock<gates, V>{rows, stride, w_t, H, columns, block, out_rows, deal, count});
     w_t += H * gates * block.vectors * V::lanes;
   }
 }

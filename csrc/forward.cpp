@@ -161,7 +161,8 @@ class ForwardPass {
       }
       if (company.halted(everybody, crew)) return;
       if (direct) {
-        kernels.direct_step(chunk, w, crew.share((g.H + g.lanes - 1) / g.lanes));
+        kernels.direct_step(chunk, w, crew.share((g.H + g.lanes - 1) / g.lanes),
+                            work.direct_panel + crew.id() * g.direct_panel());
         crew.wait();
       } else {
         if (!own_product) {

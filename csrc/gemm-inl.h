@@ -118,6 +118,26 @@ LF_INLINE ColumnBlock column_block(index columns, index block) {
   return {first * V::lanes, static_cast<int>(narrow + (block < wide ? 1 : 0))};
 }
 
+// job.run<N>() for the N vectors of a column block.
+template <class Job>
+LF_INLINE void for_vectors(int vectors, const Job& job) {
+  static_assert(max_vectors == 4);
+  switch (vectors) {
+    case 1:
+      job.template run<1>();
+      break;
+    case 2:
+      job.template run<2>();
+      break;
+    case 3:
+      job.template run<3>();
+      break;
+    default:
+      job.template run<4>();
+      break;
+  }
+}
+
 // A vector of which `valid` lanes may be read; zeros in the others.
 template <class V>
 LF_INLINE V load_valid(const typename V::scalar* from, index valid) {
@@ -171,27 +191,35 @@ LF_INLINE void transpose_block(const typename V::scalar* from, index from_step, 
   }
 }
 
-// w [gates*H, K] to [jb][k][gate][lane]; with bias_row one more row of b_ih + b_hh (null: zero).
+// The unit block of w [gates*H, K] that starts at `unit` to [k][gate][lane]; with bias_row one more row of b_ih + b_hh
+// (null: zero).
+template <int gates, class V>
+void pack_unit_block(const typename V::scalar* w, index H, index K, const typename V::scalar* b_ih,
+                     const typename V::scalar* b_hh, bool bias_row, index unit, typename V::scalar* packed) {
+  using T = typename V::scalar;
+  constexpr index step = gates * V::lanes;
+  const index valid = smaller(V::lanes, H - unit);
+  for (int gate = 0; gate < gates; ++gate) {
+    const index row = gate * H + unit;
+    T* to = packed + gate * V::lanes;
+    for (index k = 0; k < K; k += V::lanes) {
+      transpose_block<true, V>(w + row * K + k, K, valid, smaller(V::lanes, K - k), to + k * step, step);
+    }
+    for (index lane = 0; bias_row && lane < V::lanes; ++lane) {
+      T sum = 0;
+      if (lane < valid && b_ih) sum += b_ih[row + lane];
+      if (lane < valid && b_hh) sum += b_hh[row + lane];
+      to[K * step + lane] = sum;
+    }
+  }
+}
+
+// All unit blocks: w to [jb][k][gate][lane].
 template <int gates, class V>
 void pack_weights(const typename V::scalar* w, index H, index K, const typename V::scalar* b_ih,
                   const typename V::scalar* b_hh, bool bias_row, typename V::scalar* packed) {
-  using T = typename V::scalar;
-  constexpr index step = gates * V::lanes;
-  for (index unit = 0; unit < H; unit += V::lanes, packed += (K + bias_row) * step) {
-    const index valid = smaller(V::lanes, H - unit);
-    for (int gate = 0; gate < gates; ++gate) {
-      const index row = gate * H + unit;
-      T* to = packed + gate * V::lanes;
-      for (index k = 0; k < K; k += V::lanes) {
-        transpose_block<true, V>(w + row * K + k, K, valid, smaller(V::lanes, K - k), to + k * step, step);
-      }
-      for (index lane = 0; bias_row && lane < V::lanes; ++lane) {
-        T sum = 0;
-        if (lane < valid && b_ih) sum += b_ih[row + lane];
-        if (lane < valid && b_hh) sum += b_hh[row + lane];
-        to[K * step + lane] = sum;
-      }
-    }
+  for (index unit = 0; unit < H; unit += V::lanes, packed += (K + bias_row) * gates * V::lanes) {
+    pack_unit_block<gates, V>(w, H, K, b_ih, b_hh, bias_row, unit, packed);
   }
 }
 
@@ -213,20 +241,27 @@ void unpack_weights(const typename V::scalar* packed, index H, index K, bool bia
   }
 }
 
+// One column block of w [gates*H, K] to [(unit, gate)][vector][lane], padded with zeros.
+template <int gates, class V>
+void pack_column_block(const typename V::scalar* w, index H, index K, ColumnBlock block, typename V::scalar* packed) {
+  const index width = block.vectors * V::lanes;
+  const index valid = smaller(width, K - block.first);
+  for (index unit = 0; unit < H; ++unit) {
+    for (int gate = 0; gate < gates; ++gate, packed += width) {
+      const typename V::scalar* from = w + (gate * H + unit) * K + block.first;
+      for (index k = 0; k < valid; ++k) packed[k] = from[k];
+      for (index k = valid; k < width; ++k) packed[k] = 0;
+    }
+  }
+}
+
 // w [gates*H, K] to w_t [nb][(unit, gate)][vector][lane] with K outputs, padded with zeros.
 template <int gates, class V>
 void pack_transposed(const typename V::scalar* w, index H, index K, typename V::scalar* packed) {
   for (index nb = 0; nb < column_blocks<V>(K); ++nb) {
     const ColumnBlock block = column_block<V>(K, nb);
-    const index width = block.vectors * V::lanes;
-    const index valid = smaller(width, K - block.first);
-    for (index unit = 0; unit < H; ++unit) {
-      for (int gate = 0; gate < gates; ++gate, packed += width) {
-        const typename V::scalar* from = w + (gate * H + unit) * K + block.first;
-        for (index k = 0; k < valid; ++k) packed[k] = from[k];
-        for (index k = valid; k < width; ++k) packed[k] = 0;
-      }
-    }
+    pack_column_block<gates, V>(w, H, K, block, packed);
+    packed += H * gates * block.vectors * V::lanes;
   }
 }
 

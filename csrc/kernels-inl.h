@@ -47,6 +47,7 @@ constexpr LayerKernels<typename V::scalar> layer_kernels() {
           pack_panels<CellOf, V>,
           weight_gradient<CellOf, V>,
           direct_step<CellOf, V>,
+          direct_cells<CellOf, V>,
           direct_gradients<CellOf, V>,
           direct_weight_gradient<CellOf, V>};
 }

@@ -17,6 +17,10 @@ namespace lstm_fast {
 inline constexpr int max_vectors = 4;  // of one column block in w_t
 inline constexpr int max_rows = 6;     // of one register tile
 
+// The most rows of a single step for which reading the weights in place is faster than packing a block of them: those
+// of one tile.
+inline constexpr index direct_rows = max_rows;
+
 // Row r of a chunk is one row of the batch at one step: the rows of a step stand together, active rows only, step after
 // step. Rows of the batch are sorted by length, so that the active ones are the first.
 template <class T>
@@ -111,10 +115,11 @@ struct LayerKernels {
   void (*weight_gradient)(const BackwardChunk<T>&, Deal tiles);
   // Of a chunk of at most one step, which is the whole sequence, without projection. In place of pack_weights,
   // input_product and forward_steps; of backward_steps and input_gradient; of pack_panels, weight_gradient and
-  // unpack_weights.
-  void (*direct_step)(const ForwardChunk<T>&, const Weights<T>&, Range unit_blocks);
-  void (*direct_gradients)(const BackwardChunk<T>&, const Weights<T>&, bool wants_dx, RowDeal rows);
-  void (*direct_weight_gradient)(const BackwardChunk<T>&, const WeightGradients<T>&, Range units);
+  // unpack_weights. `packed` is a participant's own scratch, see direct_panel and direct_gradient_panel.
+  void (*direct_step)(const ForwardChunk<T>&, const Weights<T>&, Range unit_blocks, T* packed);
+  void (*direct_cells)(const BackwardChunk<T>&, RowDeal rows);
+  void (*direct_gradients)(const BackwardChunk<T>&, const Weights<T>&, bool wants_dx, Deal tasks, T* packed);
+  void (*direct_weight_gradient)(const BackwardChunk<T>&, const WeightGradients<T>&, Range units, T* packed);
 };
 
 template <class T>

@@ -50,10 +50,6 @@ class Arena {
 // in the cache. Never depends on the threads.
 inline constexpr index chunk_rows = 192;
 
-// The most rows of a single step for which reading the user's own weights is faster than packing them: those of one
-// tile.
-inline constexpr index direct_rows = max_rows;
-
 // A stretch of steps. Rows are (step, row of the sorted batch), active ones only, in this order.
 struct Span {
   index step, steps;
@@ -155,6 +151,14 @@ struct Geometry {
   }
 
   index padded(index width) const { return (width + lanes - 1) / lanes * lanes; }
+
+  // Elements of the scratch of one participant in a direct step: a unit block of all weights.
+  index direct_panel() const { return B > direct_rows ? gates * lanes * (I + 1 + Ho) : 0; }
+  // And of its gradients: a column block of the weights, then all rows of x or h.
+  index direct_gradient_panel() const {
+    const index weights = B > direct_rows ? gates * H * max_vectors * lanes : 0;
+    return std::max(weights, B * padded(std::max(I, Ho)));
+  }
 };
 
 // What forward keeps of one layer and direction.
@@ -191,6 +195,7 @@ struct ForwardWorkspace {
   index* product_rows;  // [threads][chunk_rows]
   T* gates;             // of one chunk; unused in training, where the reserve has all
   T* c;
+  T* direct_panel;  // [threads]
 
   // `direct`: without packed weights.
   ForwardWorkspace(Arena& arena, const Geometry<T>& g, int threads, bool save, bool direct)
@@ -206,7 +211,8 @@ struct ForwardWorkspace {
         c_row(arena.take<index>({threads, g.chunk_steps + 1})),
         product_rows(arena.take<index>({threads, g.chunk_rows})),
         gates(arena.take<T>({save ? 0 : g.chunk_rows, g.gate_stride})),
-        c(arena.take<T>({save ? 0 : g.B, g.unit_stride})) {}
+        c(arena.take<T>({save ? 0 : g.B, g.unit_stride})),
+        direct_panel(arena.take<T>({direct ? threads : 0, g.direct_panel()})) {}
 };
 
 template <class T>
@@ -232,6 +238,7 @@ struct BackwardWorkspace {
   T* panel_x;
   T* panel_h;
   T* panel_p;
+  T* direct_panel;  // [threads]
 
   // `direct`: without packed gradients.
   BackwardWorkspace(Arena& arena, const Geometry<T>& g, int threads, bool direct)
@@ -255,7 +262,8 @@ struct BackwardWorkspace {
         dw_hr(arena.take<T>({g.P, g.padded_H})),
         panel_x(arena.take<T>({g.I + 1, g.chunk_rows})),
         panel_h(arena.take<T>({g.Ho, g.chunk_rows})),
-        panel_p(arena.take<T>({g.P, g.chunk_rows})) {}
+        panel_p(arena.take<T>({g.P, g.chunk_rows})),
+        direct_panel(arena.take<T>({direct ? threads : 0, g.direct_gradient_panel()})) {}
 };
 
 }  // namespace lstm_fast

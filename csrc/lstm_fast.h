@@ -56,7 +56,7 @@ struct Shape {
   // 1, each row as long as it is active. lengths must not increase from row to row. PyTorch's PackedSequence.
   bool packed = false;
   // The caller gives backward the weights that forward had: the reserve need not hold a copy of them. Of no effect but
-  // for one step of few rows, where the copy would take longer than the step.
+  // for one step without projection, which the copy would slow down.
   bool weights_again = false;
 };
 

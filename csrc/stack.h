@@ -30,8 +30,8 @@ struct Plan {
     split_directions = s.directions == 2 && threads > 1;
   }
 
-  // Whether packing the weights would cost more than the one step that they are packed for.
-  bool direct() const { return shape.T == 1 && shape.P == 0 && shape.B <= direct_rows; }
+  // Whether it is one step, which packs no weights as a whole: see direct-inl.h.
+  bool direct() const { return shape.T == 1 && shape.P == 0; }
 
   // Whether the reserve has the weights that backward needs.
   bool copies_weights() const { return !(shape.weights_again && direct()); }

@@ -1,4 +1,4 @@
-"""One step of few rows reads the user's weights as they are: the bits must be those of packed weights.
+"""One step packs no weights as a whole, and none at all for few rows: the bits must be those of packed weights.
 
 A call of two steps in which every row has length 1 computes the same with packed weights.
 """
@@ -13,7 +13,7 @@ from lstm_fast import _lstm_fast_core as core
 
 # A whole cache line and vector of inputs or units, one less, one more, and less than one of any instruction set.
 WIDTHS = [(1, 1), (3, 17), (16, 15), (17, 16), (33, 8), (64, 33)]
-BATCHES = [1, 2, 5, 6, 7]  # the last is packed
+BATCHES = [1, 2, 5, 6, 7, 20]  # the last two pack a block of the weights at a time
 
 
 def draw(layer, batch, steps=2):
@@ -86,16 +86,33 @@ def test_cell_has_the_gradients_of_a_layer(widths, dtype, isa):
             assert_same_bits(value, expected.parameters[name], f"{name}, batch {batch}")
 
 
+@pytest.mark.parametrize("batch", [3, 9])
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
-def test_stacks_with_dropout_and_any_number_of_threads(threads, isa, team):
+def test_stacks_with_dropout_and_any_number_of_threads(threads, batch, isa, team):
     layer = lf.LSTM(5, 33, num_layers=3, bidirectional=True, dropout=0.4, seed=4)
-    x, dy, state = draw(layer, 3)
+    x, dy, state = draw(layer, batch)
     lf.set_num_threads(threads)
     y, _, reserve = layer.forward(x[:1], state, dropout_seed=8)
     assert core.threads_used() == threads
-    packed_y, _, packed = layer.forward(x, state, lengths=[1] * 3, dropout_seed=8)
+    packed_y, _, packed = layer.forward(x, state, lengths=[1] * batch, dropout_seed=8)
     assert_same_bits(y[0], packed_y[0], "y")
     assert_same_gradients(layer.backward(reserve, dy[:1]), layer.backward(packed, dy))
+
+
+@pytest.mark.parametrize("batch", [2, 9])
+@pytest.mark.parametrize("threads", [2, 3, 7])
+def test_cells_with_any_number_of_threads(threads, batch, isa, team):
+    layer = lf.LSTM(70, 33, seed=11)
+    x, dy, (h0, c0) = draw(layer, batch, steps=1)
+    found = []
+    for count in (1, threads):
+        lf.set_num_threads(count)
+        reserve = cell_forward(layer, x, h0, c0)
+        dx, dh, dc, [weights] = core.lstm_backward(reserve, None, dy[0], 2 * dy[0])
+        assert core.threads_used() == count
+        found.append((dx, dh, dc, *weights[:3]))
+    for name, one, other in zip(("dx", "dh", "dc", "dw_ih", "dw_hh", "db"), *found, strict=True):
+        assert_same_bits(one, other, name)
 
 
 def test_rows_that_take_no_step():

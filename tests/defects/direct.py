@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .parts import DIRECT, DLPACK, LAYERS_BACKWARD, STEP, replaced
+from .parts import DIRECT, DLPACK, LAYERS_BACKWARD, LAYERS_FORWARD, STEP, replaced
 
 DEFECTS = [
     replaced(
@@ -30,29 +30,43 @@ DEFECTS = [
         "d4",
         "a direct weight gradient of one row only",
         DIRECT,
-        "for (index row = 0; row < count; ++row) {\n      sum = fma",
-        "for (index row = 0; row < smaller(count, 1); ++row) {\n      sum = fma",
+        "accumulate(acc, gradients, 0, stride, packed, N * V::lanes, 0, count);",
+        "accumulate(acc, gradients, 0, stride, packed, N * V::lanes, 0, smaller(count, 1));",
     ),
     replaced(
         "d5",
         "direct weight gradients of one participant's units only",
         LAYERS_BACKWARD,
-        "if (direct) kernels.direct_weight_gradient(chunk, dw, crew.share(g.H));",
-        "if (direct && crew.leads()) kernels.direct_weight_gradient(chunk, dw, crew.share(g.H));",
+        "if (direct) kernels.direct_weight_gradient(",
+        "if (direct && crew.leads()) kernels.direct_weight_gradient(",
     ),
     replaced(
         "d8",
         "a direct gradient without the last inputs",
         DIRECT,
-        "for (; column < K; column += V::lanes) {",
-        "for (; column + V::lanes <= K; column += V::lanes) {",
+        "return wide_blocks() + ceil_div(K - wide_blocks() * wide * V::lanes, V::lanes);",
+        "return wide_blocks() + (K - wide_blocks() * wide * V::lanes) / V::lanes;",
     ),
     replaced(
         "d9",
         "a cell's gradient through the weights of the inputs",
         DIRECT,
-        "direct_product<gates, V>(chunk, weights.w_hh, chunk.H, chunk.dh_rows",
-        "direct_product<gates, V>(chunk, weights.w_ih, chunk.I, chunk.dh_rows",
+        "const Product dh{chunk, weights.w_hh, chunk.H,",
+        "const Product dh{chunk, weights.w_ih, chunk.I,",
+    ),
+    replaced(
+        "d11",
+        "participants pack their blocks in one place",
+        LAYERS_FORWARD,
+        "work.direct_panel + crew.id() * g.direct_panel()",
+        "work.direct_panel + 0 * g.direct_panel()",
+    ),
+    replaced(
+        "d12",
+        "a packed block of the row before",
+        DIRECT,
+        "block, packed);\n        for_vectors",
+        "{block.first > 0 ? block.first - 1 : 0, block.vectors}, packed);\n        for_vectors",
     ),
     replaced("d10", "a single step wakes the team", STEP, "length_ >= 4 && rest_ == 0", "length_ >= 0 && rest_ == 0"),
     replaced(
