@@ -1,24 +1,26 @@
 // Backward over one chunk of time, then its deferred products. Included inside a target region, once per instruction
 // set.
 
-// dgates of one step of the dealt rows, and dc before it.
+// dgates of one step of the dealt rows and the given units, and dc before it.
 template <template <class> class CellOf, class V>
-LF_INLINE void cell_gradient(const BackwardChunk<typename V::scalar>& chunk, index step, RowDeal deal, index count) {
+LF_INLINE void cell_gradient(const BackwardChunk<typename V::scalar>& chunk, index step, RowDeal deal, index count,
+                             Range units) {
   using T = typename V::scalar;
   constexpr index width = CellOf<V>::gates * V::lanes;
   const bool projected = chunk.w_hr_t != nullptr;
   for (index number = 0; number < count; ++number) {
     const index row = deal.row(number);
     const index chunk_row = chunk.first_row[step] + row;
-    const T* gates = chunk.gates + (chunk.saved_row[step] + row) * chunk.gate_stride;
-    T* dgates = chunk.dgates + chunk_row * chunk.gate_stride;
+    const index first = units.begin * CellOf<V>::gates;
+    const T* gates = chunk.gates + (chunk.saved_row[step] + row) * chunk.gate_stride + first;
+    T* dgates = chunk.dgates + chunk_row * chunk.gate_stride + first;
     const T* c_prev = chunk.c + (chunk.c_row[step] + row) * chunk.unit_stride;
     const T* c = chunk.c + (chunk.c_next_row[step] + row) * chunk.unit_stride;
     const T* dy = chunk.dy_rows && !projected ? chunk.dy_rows[chunk_row] : nullptr;
     const T* dh_carry = projected ? chunk.du + row * chunk.unit_stride : chunk.dh + row * chunk.h_stride;
     T* dc = chunk.dc + row * chunk.unit_stride;
     T* u = projected ? chunk.u + chunk_row * chunk.unit_stride : nullptr;
-    for (index unit = 0; unit < chunk.H; unit += V::lanes, gates += width, dgates += width) {
+    for (index unit = units.begin; unit < units.end; unit += V::lanes, gates += width, dgates += width) {
       V dh = V::load(dh_carry + unit);
       if (dy) dh = add(dh, load_valid<V>(dy + unit, chunk.H - unit));
       const V o = V::load(gates + 3 * V::lanes);
@@ -38,13 +40,13 @@ LF_INLINE void cell_gradient(const BackwardChunk<typename V::scalar>& chunk, ind
 
 // What reaches c after a step from outside joins what comes from the step after.
 template <class V>
-LF_INLINE void add_cells_gradient(const BackwardChunk<typename V::scalar>& chunk, index step, RowDeal deal,
-                                  index count) {
+LF_INLINE void add_cells_gradient(const BackwardChunk<typename V::scalar>& chunk, index step, RowDeal deal, index count,
+                                  Range units) {
   for (index number = 0; number < count; ++number) {
     const index row = deal.row(number);
     const typename V::scalar* from = chunk.dc_rows[chunk.first_row[step] + row];
     typename V::scalar* dc = chunk.dc + row * chunk.unit_stride;
-    for (index unit = 0; unit < chunk.H; ++unit) dc[unit] += from[unit];
+    for (index unit = units.begin; unit < units.end; ++unit) dc[unit] += from[unit];
   }
 }
 
@@ -61,18 +63,35 @@ LF_INLINE void projection_gradient(const BackwardChunk<typename V::scalar>& chun
     for (index k = 0; k < chunk.Ho; ++k) dp[k] = dy ? dh[k] + dy[k] : dh[k];
   }
   product<1, V>(chunk.dp + chunk.first_row[step] * chunk.h_stride, chunk.h_stride, chunk.w_hr_t, chunk.Ho, chunk.H,
-                chunk.du_rows, deal, count);
+                chunk.du_rows, deal, count, {0, column_blocks(chunk.H, V::lanes)});
+}
+
+template <template <class> class CellOf, class V>
+void backward_cells(const BackwardChunk<typename V::scalar>& chunk, index step, Part part) {
+  const index count = part.rows.count(chunk.first_row[step + 1] - chunk.first_row[step]);
+  const Range units{column_block<V>(chunk.H, part.blocks.begin).first,
+                    smaller(chunk.H, column_block<V>(chunk.H, part.blocks.end).first)};
+  if (chunk.dc_rows) add_cells_gradient<V>(chunk, step, part.rows, count, units);
+  cell_gradient<CellOf, V>(chunk, step, part.rows, count, units);
+}
+
+template <template <class> class CellOf, class V>
+void backward_product(const BackwardChunk<typename V::scalar>& chunk, index step, Part part) {
+  const index count = part.rows.count(chunk.first_row[step + 1] - chunk.first_row[step]);
+  product<CellOf<V>::gates, V>(chunk.dgates + chunk.first_row[step] * chunk.gate_stride, chunk.gate_stride,
+                               chunk.w_hh_t, chunk.H, chunk.Ho, chunk.dh_rows, part.rows, count, part.blocks);
 }
 
 template <template <class> class CellOf, class V>
 void backward_steps(const BackwardChunk<typename V::scalar>& chunk, RowDeal deal) {
+  const Part cells{deal, {0, column_blocks(chunk.H, V::lanes)}};
+  const Part outputs{deal, {0, column_blocks(chunk.Ho, V::lanes)}};
   for (index step = 0; step < chunk.steps; ++step) {
-    const index count = deal.count(chunk.first_row[step + 1] - chunk.first_row[step]);
-    if (chunk.w_hr_t) projection_gradient<V>(chunk, step, deal, count);
-    if (chunk.dc_rows) add_cells_gradient<V>(chunk, step, deal, count);
-    cell_gradient<CellOf, V>(chunk, step, deal, count);
-    product<CellOf<V>::gates, V>(chunk.dgates + chunk.first_row[step] * chunk.gate_stride, chunk.gate_stride,
-                                 chunk.w_hh_t, chunk.H, chunk.Ho, chunk.dh_rows, deal, count);
+    if (chunk.w_hr_t) {
+      projection_gradient<V>(chunk, step, deal, deal.count(chunk.first_row[step + 1] - chunk.first_row[step]));
+    }
+    backward_cells<CellOf, V>(chunk, step, cells);
+    backward_product<CellOf, V>(chunk, step, outputs);
   }
 }
 
@@ -80,7 +99,7 @@ template <template <class> class CellOf, class V>
 void input_gradient(const BackwardChunk<typename V::scalar>& chunk, Range rows) {
   product<CellOf<V>::gates, V>(chunk.dgates + rows.begin * chunk.gate_stride, chunk.gate_stride, chunk.w_ih_t, chunk.H,
                                chunk.I, chunk.dx_rows + rows.begin, {0, 1, rows.end - rows.begin},
-                               rows.end - rows.begin);
+                               rows.end - rows.begin, {0, column_blocks(chunk.I, V::lanes)});
 }
 
 // out [rows of M] of a packed weight gradient += sum over the chunk's rows of panel * vectors.
@@ -207,7 +226,7 @@ void weight_gradient(const BackwardChunk<typename V::scalar>& chunk, Deal deal) 
   const Tiles tiles(chunk);
   const index count = chunk.first_row[chunk.steps];
   const index blocks = ceil_div(chunk.H, V::lanes);
-  const index projection_blocks = tiles.p ? column_blocks<V>(chunk.H) : 0;
+  const index projection_blocks = tiles.p ? column_blocks(chunk.H, V::lanes) : 0;
   TaskList tasks = own_tasks(blocks * (tiles.x_tiles + tiles.h_tiles) + projection_blocks * tiles.p_tiles, deal);
   for (index jb = 0; jb < blocks; ++jb) {
     const typename V::scalar* vectors = chunk.dgates + jb * width;

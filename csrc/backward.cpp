@@ -123,6 +123,7 @@ class BackwardPass {
     index* const c_next_row = c_row + (g.chunk_steps + 1);
     T* const direct_panel = work.direct_panel + crew.id() * g.direct_gradient_panel();
     const RowDeal own = plan_.rows_of(crew);
+    const Part part = plan_.part_of(crew);
     const Sequence<T> x = input(layer);
     const Sequence<T> dy = output_gradient(layer);
     const Sequence<T> dcells = cells_gradient(layer);
@@ -199,11 +200,21 @@ class BackwardPass {
       chunk.steps = span->steps;
       const Deal deal{crew.id(), crew.size()};
       if (plan_.copies_weights()) {
-        kernels.backward_steps(chunk, own);
+        if (plan_.split_units) {
+          for (index s = 0; s < span->steps; ++s) {
+            crew.wait();
+            if (s > 0) kernels.backward_product(chunk, s - 1, part);
+            kernels.backward_cells(chunk, s, part);
+          }
+          crew.wait();
+          kernels.backward_product(chunk, span->steps - 1, part);
+        } else {
+          kernels.backward_steps(chunk, own);
+        }
         crew.wait();
         if (dx) kernels.input_gradient(chunk, crew.share(row, max_rows));
       } else {
-        kernels.direct_cells(chunk, own);
+        kernels.backward_cells(chunk, 0, part);
         crew.wait();
         kernels.direct_gradients(chunk, args_.weights_again[state], dx != nullptr, deal, direct_panel);
       }
@@ -241,11 +252,10 @@ class BackwardPass {
 
 template <class T>
 bool backward(const Isa& isa, Cell cell, const BackwardArgs<T>& args) {
-  const Plan<T> plan(isa, cell, args.shape, args.lengths, args.threads);
+  const Plan<T> plan(isa, cell, args.shape, args.lengths, Pass::backward, args.threads);
   BackwardPass<T> pass(plan, args);
   Company company(plan.threads, args.threads, args.poll);
-  const int used = company.run(pass);
-  if (args.threads.used) *args.threads.used = used;
+  company.run(pass, plan.split_units);
   return !company.stopped();
 }
 

@@ -198,7 +198,7 @@ struct DirectProduct {
   LF_INLINE bool packs() const { return chunk.first_row[1] > direct_rows; }
   LF_INLINE index wide_blocks() const { return K / (wide * V::lanes); }
   LF_INLINE index tasks() const {
-    if (packs()) return column_blocks<V>(K);
+    if (packs()) return column_blocks(K, V::lanes);
     return wide_blocks() + ceil_div(K - wide_blocks() * wide * V::lanes, V::lanes);
   }
 
@@ -222,14 +222,6 @@ struct DirectProduct {
   }
 };
 
-// dgates of the only step of a chunk, and dc before it, of the dealt rows.
-template <template <class> class CellOf, class V>
-void direct_cells(const BackwardChunk<typename V::scalar>& chunk, RowDeal deal) {
-  const index count = deal.count(chunk.first_row[1]);
-  if (chunk.dc_rows) add_cells_gradient<V>(chunk, 0, deal, count);
-  cell_gradient<CellOf, V>(chunk, 0, deal, count);
-}
-
 // dh before the step, and dx.
 template <template <class> class CellOf, class V>
 void direct_gradients(const BackwardChunk<typename V::scalar>& chunk, const Weights<typename V::scalar>& weights,
@@ -246,7 +238,7 @@ void direct_gradients(const BackwardChunk<typename V::scalar>& chunk, const Weig
 // Rows [., K] in column blocks: [nb][row][vector][lane], padded with zeros.
 template <class V>
 void pack_rows(const typename V::scalar* const* rows, index count, index K, typename V::scalar* packed) {
-  for (index nb = 0; nb < column_blocks<V>(K); ++nb) {
+  for (index nb = 0; nb < column_blocks(K, V::lanes); ++nb) {
     const ColumnBlock block = column_block<V>(K, nb);
     const index width = block.vectors * V::lanes;
     const index valid = smaller(width, K - block.first);
@@ -296,7 +288,7 @@ struct OuterProductJob {
       gradients[m] = chunk.dgates + (block * gates + gate) * V::lanes + (unit + m) % V::lanes;
     }
     const T* from = packed;
-    for (index nb = 0; nb < column_blocks<V>(K); ++nb) {
+    for (index nb = 0; nb < column_blocks(K, V::lanes); ++nb) {
       const ColumnBlock block = column_block<V>(K, nb);
       for_vectors(block.vectors, OuterBlock<M, V>{gradients, chunk.gate_stride, count, from, K, block,
                                                   dw + (gate * chunk.H + unit) * K});

@@ -29,8 +29,8 @@ struct InputProductJob {
 };
 
 template <template <class> class CellOf, class V>
-void input_product(const ForwardChunk<typename V::scalar>& chunk, const index* rows, index count) {
-  for (index jb = 0; jb < ceil_div(chunk.H, V::lanes); ++jb) {
+void input_product(const ForwardChunk<typename V::scalar>& chunk, const index* rows, index count, Range unit_blocks) {
+  for (index jb = unit_blocks.begin; jb < unit_blocks.end; ++jb) {
     for_all_tiles<tile_rows<V>(CellOf<V>::gates)>(count, InputProductJob<CellOf, V>{chunk, jb, rows});
   }
 }
@@ -79,14 +79,15 @@ struct ProductBlock {
   }
 };
 
-// `count` dealt rows of width `columns` = rows times w_t, the sum over (unit, gate); w_t as packed by pack_transposed.
+// Column blocks of `count` dealt rows of width `columns` = rows times w_t, the sum over (unit, gate); w_t as packed by
+// pack_transposed.
 template <int gates, class V>
 void product(const typename V::scalar* rows, index stride, const typename V::scalar* w_t, index H, index columns,
-             typename V::scalar* const* out_rows, RowDeal deal, index count) {
-  for (index nb = 0; nb < column_blocks<V>(columns); ++nb) {
+             typename V::scalar* const* out_rows, RowDeal deal, index count, Range blocks) {
+  for (index nb = blocks.begin; nb < blocks.end; ++nb) {
     const ColumnBlock block = column_block<V>(columns, nb);
-    for_vectors(block.vectors, ProductBlock<gates, V>{rows, stride, w_t, H, columns, block, out_rows, deal, count});
-    w_t += H * gates * block.vectors * V::lanes;
+    const typename V::scalar* panel = w_t + H * gates * block.first;
+    for_vectors(block.vectors, ProductBlock<gates, V>{rows, stride, panel, H, columns, block, out_rows, deal, count});
   }
 }
 
@@ -167,21 +168,22 @@ template <class V>
 constexpr bool single_rows_in_pairs = V::registers == 16 && V::lanes > 1;
 
 template <template <class> class CellOf, class V, bool save>
-LF_INLINE void forward_step(const ForwardChunk<typename V::scalar>& chunk, index step, RowDeal deal) {
+LF_INLINE void forward_step(const ForwardChunk<typename V::scalar>& chunk, index step, Part part) {
   using Job = ForwardStepJob<CellOf, V, save>;
+  const RowDeal deal = part.rows;
   const index active = chunk.first_row[step + 1] - chunk.first_row[step];
   const index count = deal.count(active);
-  const index blocks = ceil_div(chunk.H, V::lanes);
-  index jb = 0;
+  index jb = part.blocks.begin;
   if constexpr (single_rows_in_pairs<V>) {
     if (count == 1) {
-      for (; jb + 2 <= blocks; jb += 2) Job{chunk, step, jb, deal}.template run_panels<1, 2>(0);
+      for (; jb + 2 <= part.blocks.end; jb += 2) Job{chunk, step, jb, deal}.template run_panels<1, 2>(0);
     }
   }
-  for (; jb < blocks; ++jb) for_all_tiles<tile_rows<V>(CellOf<V>::gates)>(count, Job{chunk, step, jb, deal});
+  for (; jb < part.blocks.end; ++jb) for_all_tiles<tile_rows<V>(CellOf<V>::gates)>(count, Job{chunk, step, jb, deal});
   if (chunk.w_hr) {
     typename V::scalar* const* h_rows = chunk.h_rows[(step + 1) % 2];
-    product<1, V>(chunk.u, chunk.unit_stride, chunk.w_hr, chunk.H, chunk.Ho, h_rows, deal, count);
+    product<1, V>(chunk.u, chunk.unit_stride, chunk.w_hr, chunk.H, chunk.Ho, h_rows, deal, count,
+                  {0, column_blocks(chunk.Ho, V::lanes)});
     for (index number = 0; number < count; ++number) {
       const index row = deal.row(number);
       for (index k = 0; k < chunk.Ho; ++k) chunk.y_rows[chunk.first_row[step] + row][k] = h_rows[row][k];
@@ -190,12 +192,12 @@ LF_INLINE void forward_step(const ForwardChunk<typename V::scalar>& chunk, index
 }
 
 template <template <class> class CellOf, class V>
-void forward_steps(const ForwardChunk<typename V::scalar>& chunk, RowDeal deal) {
-  for (index step = 0; step < chunk.steps; ++step) {
+void forward_steps(const ForwardChunk<typename V::scalar>& chunk, Range steps, Part part) {
+  for (index step = steps.begin; step < steps.end; ++step) {
     if (chunk.save) {
-      forward_step<CellOf, V, true>(chunk, step, deal);
+      forward_step<CellOf, V, true>(chunk, step, part);
     } else {
-      forward_step<CellOf, V, false>(chunk, step, deal);
+      forward_step<CellOf, V, false>(chunk, step, part);
     }
   }
 }

@@ -103,9 +103,11 @@ class ForwardPass {
     index* const c_row = work.c_row + crew.id() * (g.chunk_steps + 1);
     index* const product_rows = work.product_rows + crew.id() * g.chunk_rows;
     const RowDeal own = plan_.rows_of(crew);
-    // Each takes the input product of the rows of its steps when all have as many: no row of gates then moves from one
+    const Part part = plan_.part_of(crew);
+    const bool units = plan_.split_units;
+    // Each takes the input product of its part of the steps when all parts are as large: no gates then move from one
     // core to another, and nobody waits between the two. Else the products are shared out evenly.
-    const bool own_product = schedule.even() && g.B % crew.size() == 0;
+    const bool own_product = units || (schedule.even() && g.B % crew.size() == 0);
     const Sequence<T> x = input(layer);
     T* const y = y_[static_cast<std::size_t>(layer)] + direction * g.Ho;
     ForwardChunk<T> chunk{
@@ -146,7 +148,7 @@ class ForwardPass {
           const index t = plan_.time(direction, step, b);
           const index original = schedule.original(b);
           work.x_rows[row + b] = schedule.find(x, t, original);
-          if (own_product) product_rows[products++] = row + b;
+          if (own_product && !units) product_rows[products++] = row + b;
           y_rows[row + b] = y + schedule.sequence_row(t, original) * plan_.width;
         }
         row += active;
@@ -165,13 +167,17 @@ class ForwardPass {
                             work.direct_panel + crew.id() * g.direct_panel());
         crew.wait();
       } else {
-        if (!own_product) {
-          const Range share = crew.share(row, max_rows);
+        if (units || !own_product) {
+          const Range share = units ? Range{0, row} : crew.share(row, max_rows);
           for (index shared = share.begin; shared < share.end; ++shared) product_rows[products++] = shared;
         }
-        kernels.input_product(chunk, product_rows, products);
+        kernels.input_product(chunk, product_rows, products, part.blocks);
         if (!own_product) crew.wait();
-        kernels.forward_steps(chunk, own);
+        const index together = units ? 1 : span.steps;
+        for (index s = 0; s < span.steps; s += together) {
+          kernels.forward_steps(chunk, {s, s + together}, part);
+          if (units) crew.wait();
+        }
       }
       if (args_.cells && layer == plan_.shape.layers - 1) copy_cells(chunk, span.step, direction, own);
     }
@@ -225,23 +231,22 @@ class ForwardPass {
 template <class T>
 std::size_t reserve_bytes(const Isa& isa, Cell cell, const Shape& shape, const index* lengths, bool dropout) {
   Arena arena(nullptr);
-  StackReserve<T>(arena, Plan<T>(isa, cell, shape, lengths, {}), dropout);
+  StackReserve<T>(arena, Plan<T>(isa, cell, shape, lengths, Pass::forward, {}), dropout);
   return arena.used();
 }
 
 template <class T>
 bool forward(const Isa& isa, Cell cell, const ForwardArgs<T>& args) {
-  const Plan<T> plan(isa, cell, args.shape, args.lengths, args.threads);
+  const Plan<T> plan(isa, cell, args.shape, args.lengths, Pass::forward, args.threads);
   ForwardPass<T> pass(plan, args);
   Company company(plan.threads, args.threads, args.poll);
-  const int used = company.run(pass);
-  if (args.threads.used) *args.threads.used = used;
+  company.run(pass, plan.split_units);
   return !company.stopped();
 }
 
 template <class T>
 void states(const Isa& isa, Cell cell, const StatesArgs<T>& args) {
-  const Plan<T> plan(isa, cell, args.shape, args.lengths, {});
+  const Plan<T> plan(isa, cell, args.shape, args.lengths, Pass::forward, {});
   Arena arena(const_cast<std::byte*>(args.reserve));  // read only
   const StackReserve<T> stack(arena, plan, args.dropout);
   const DirectionReserve<T>& reserve = stack.of(args.shape, args.layer, args.direction);

@@ -10,9 +10,6 @@ constexpr int tile_rows(int vectors) {
   return rows < 1 ? 1 : rows < max_rows ? rows : max_rows;
 }
 
-LF_INLINE index smaller(index a, index b) { return a < b ? a : b; }
-LF_INLINE index ceil_div(index a, index b) { return (a + b - 1) / b; }
-
 // acc[m][n] += a[m][first + k*a_step] * w[k][n], k ascending. Vector n stands in panel n / (N/P): P panels lie `panel`
 // apart.
 template <int P = 1, class V, int M, int N>
@@ -102,11 +99,6 @@ struct ColumnBlock {
   index first;  // column
   int vectors;
 };
-
-template <class V>
-LF_INLINE index column_blocks(index columns) {
-  return ceil_div(ceil_div(columns, V::lanes), max_vectors);
-}
 
 template <class V>
 LF_INLINE ColumnBlock column_block(index columns, index block) {
@@ -258,7 +250,7 @@ void pack_column_block(const typename V::scalar* w, index H, index K, ColumnBloc
 // w [gates*H, K] to w_t [nb][(unit, gate)][vector][lane] with K outputs, padded with zeros.
 template <int gates, class V>
 void pack_transposed(const typename V::scalar* w, index H, index K, typename V::scalar* packed) {
-  for (index nb = 0; nb < column_blocks<V>(K); ++nb) {
+  for (index nb = 0; nb < column_blocks(K, V::lanes); ++nb) {
     const ColumnBlock block = column_block<V>(K, nb);
     pack_column_block<gates, V>(w, H, K, block, packed);
     packed += H * gates * block.vectors * V::lanes;
@@ -268,7 +260,7 @@ void pack_transposed(const typename V::scalar* w, index H, index K, typename V::
 // w_hr [P, H] for product<1>: P outputs, the sum over H units.
 template <class V>
 void pack_projection(const typename V::scalar* w_hr, index P, index H, typename V::scalar* packed) {
-  for (index nb = 0; nb < column_blocks<V>(P); ++nb) {
+  for (index nb = 0; nb < column_blocks(P, V::lanes); ++nb) {
     const ColumnBlock block = column_block<V>(P, nb);
     const index width = block.vectors * V::lanes;
     for (index first = block.first; first < block.first + width; first += V::lanes) {
@@ -285,7 +277,7 @@ void pack_projection(const typename V::scalar* w_hr, index P, index H, typename 
 // dw_hr as weight_gradient leaves it, [nb][p][vector][lane], to [P, H].
 template <class V>
 void unpack_projection(const typename V::scalar* packed, index P, index H, typename V::scalar* w_hr) {
-  for (index nb = 0; nb < column_blocks<V>(H); ++nb) {
+  for (index nb = 0; nb < column_blocks(H, V::lanes); ++nb) {
     const ColumnBlock block = column_block<V>(H, nb);
     const index width = block.vectors * V::lanes;
     for (index p = 0; p < P; ++p, packed += width) {

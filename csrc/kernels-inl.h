@@ -43,11 +43,12 @@ constexpr LayerKernels<typename V::scalar> layer_kernels() {
           input_product<CellOf, V>,
           forward_steps<CellOf, V>,
           backward_steps<CellOf, V>,
+          backward_cells<CellOf, V>,
+          backward_product<CellOf, V>,
           input_gradient<CellOf, V>,
           pack_panels<CellOf, V>,
           weight_gradient<CellOf, V>,
           direct_step<CellOf, V>,
-          direct_cells<CellOf, V>,
           direct_gradients<CellOf, V>,
           direct_weight_gradient<CellOf, V>};
 }

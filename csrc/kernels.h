@@ -21,6 +21,12 @@ inline constexpr int max_rows = 6;     // of one register tile
 // of one tile.
 inline constexpr index direct_rows = max_rows;
 
+inline index smaller(index a, index b) { return a < b ? a : b; }
+inline index ceil_div(index a, index b) { return (a + b - 1) / b; }
+
+// Of so many outputs.
+inline index column_blocks(index columns, index lanes) { return ceil_div(ceil_div(columns, lanes), max_vectors); }
+
 // Row r of a chunk is one row of the batch at one step: the rows of a step stand together, active rows only, step after
 // step. Rows of the batch are sorted by length, so that the active ones are the first.
 template <class T>
@@ -97,6 +103,12 @@ struct RowDeal {
   }
 };
 
+// What a participant computes of every step: its rows, and its blocks of units, either of which may be all.
+struct Part {
+  RowDeal rows;
+  Range blocks;  // forward: unit blocks; backward: column blocks of the units
+};
+
 template <class T>
 struct LayerKernels {
   int lanes;
@@ -107,17 +119,21 @@ struct LayerKernels {
   void (*pack_projection)(const T* w_hr, index P, index H, T* packed);
   void (*pack_projection_transposed)(const T* w_hr, index P, index H, T* packed);
   void (*unpack_projection)(const T* packed, index P, index H, T* w_hr);
-  void (*input_product)(const ForwardChunk<T>&, const index* rows, index count);
-  void (*forward_steps)(const ForwardChunk<T>&, RowDeal rows);
+  void (*input_product)(const ForwardChunk<T>&, const index* rows, index count, Range unit_blocks);
+  // Participants that share rows must meet after every step; those with a projection cannot share any.
+  void (*forward_steps)(const ForwardChunk<T>&, Range steps, Part part);
   void (*backward_steps)(const BackwardChunk<T>&, RowDeal rows);
+  // The same without projection in two halves, between which participants that share rows must meet: gradients of the
+  // pre-activations and of c, then of h.
+  void (*backward_cells)(const BackwardChunk<T>&, index step, Part part);
+  void (*backward_product)(const BackwardChunk<T>&, index step, Part part);
   void (*input_gradient)(const BackwardChunk<T>&, Range rows);
   void (*pack_panels)(const BackwardChunk<T>&, Deal tiles);
   void (*weight_gradient)(const BackwardChunk<T>&, Deal tiles);
   // Of a chunk of at most one step, which is the whole sequence, without projection. In place of pack_weights,
-  // input_product and forward_steps; of backward_steps and input_gradient; of pack_panels, weight_gradient and
+  // input_product and forward_steps; of backward_product and input_gradient; of pack_panels, weight_gradient and
   // unpack_weights. `packed` is a participant's own scratch, see direct_panel and direct_gradient_panel.
   void (*direct_step)(const ForwardChunk<T>&, const Weights<T>&, Range unit_blocks, T* packed);
-  void (*direct_cells)(const BackwardChunk<T>&, RowDeal rows);
   void (*direct_gradients)(const BackwardChunk<T>&, const Weights<T>&, bool wants_dx, Deal tasks, T* packed);
   void (*direct_weight_gradient)(const BackwardChunk<T>&, const WeightGradients<T>&, Range units, T* packed);
 };

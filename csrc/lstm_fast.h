@@ -95,6 +95,16 @@ struct Lender {
   int (*count)();                                                                          // omp_get_num_threads
 };
 
+// What the participants of a step without projection share out: rows of the batch, or hidden units, after which they
+// must wait for each other at every step. The faster one is found from the sizes and the measured cost of a barrier.
+enum class Split { faster, rows, units };
+
+// How a call was shared out.
+struct Used {
+  int threads = 0;
+  bool units = false;
+};
+
 // How many threads a call may use, the caller included, and how much work each must get: a call of few flops is faster
 // alone than with a team that must be woken and waited for. Results do not depend on either.
 struct Threads {
@@ -103,9 +113,10 @@ struct Threads {
   double least_chunk_flops = 2e6;   // of each thread in every chunk of time
   double least_step_flops = 1.2e5;  // of each thread for one row of a single step, if `awake`
   bool awake = false;               // the team need not be woken: it serves even a single step of few rows
-  int* used = nullptr;              // out, if not null
-  const Lender* lender = nullptr;   // null: our own threads
-  int lent = 0;                     // that the lender has: asking for fewer would make it end the others
+  Split split = Split::faster;
+  Used* used = nullptr;            // out, if not null
+  const Lender* lender = nullptr;  // null: our own threads
+  int lent = 0;                    // that the lender has: asking for fewer would make it end the others
 };
 
 // Called by the calling thread between chunks of work; true asks to stop.

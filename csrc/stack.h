@@ -8,20 +8,25 @@
 
 namespace lstm_fast {
 
+enum class Pass { forward, backward };
+
 // Layers, directions and how many threads for them. Everything is sized and allocated before the team starts.
 template <class T>
 struct Plan {
   const LayerKernels<T>& kernels;
   Shape shape;
   Schedule schedule;
+  Pass pass;
   int threads;
-  bool split_directions;  // one crew for each
-  index Ho, width;        // of h, of y
+  bool split_directions;     // one crew for each
+  bool split_units = false;  // among the participants of a crew, in place of rows
+  index Ho, width;           // of h, of y
 
-  Plan(const Isa& isa, Cell cell, const Shape& s, const index* lengths, const Threads& wanted)
+  Plan(const Isa& isa, Cell cell, const Shape& s, const index* lengths, Pass of, const Threads& wanted)
       : kernels(isa.kernels<T>().of(cell)),
         shape(s),
         schedule(s, lengths),
+        pass(of),
         Ho(s.P > 0 ? s.P : s.H),
         width(s.directions * Ho) {
     product_of({s.layers, s.directions, 2, std::max<index>(width, 1), std::max<index>(s.B, 1)});
@@ -46,8 +51,8 @@ struct Plan {
   index time(int direction, index step, index row) const {
     return reversed(direction) ? schedule.length(row) - 1 - step : step;
   }
-  // The sorted rows that a participant works on. In blocks when all are active to the end; in turn when they are not,
-  // so that every participant has as many as the others at every step.
+  // The sorted rows that a participant prepares and finishes, and works on if rows are split. In blocks when all are
+  // active to the end; in turn when they are not, so that every participant has as many as the others at every step.
   RowDeal rows_of(const Crew& crew) const {
     if (schedule.even()) {
       const Range own = crew.share(shape.B);
@@ -56,27 +61,69 @@ struct Plan {
     return {crew.id(), crew.size(), shape.B};
   }
 
+  // What a participant computes of every step.
+  Part part_of(const Crew& crew) const {
+    if (!split_units) return {rows_of(crew), {0, blocks()}};
+    return {{0, 1, shape.B}, crew.share(blocks(), pass == Pass::forward ? line_blocks() : 1)};
+  }
+
   bool reversed(int direction) const { return direction == 1 || shape.reverse; }
 
  private:
+  // Of the units, as the pass takes them.
+  index blocks() const {
+    return pass == Pass::forward ? ceil_div(shape.H, kernels.lanes) : column_blocks(shape.H, kernels.lanes);
+  }
+  // Unit blocks of a cache line.
+  index line_blocks() const { return std::max<index>(1, 64 / (kernels.lanes * static_cast<index>(sizeof(T)))); }
+
   // A participant must have several barriers' worth of work in every chunk, and waking the team must pay.
-  int useful_threads(const Threads& wanted) const {
+  int useful_threads(const Threads& wanted) {
     const double first = flops_a_row(shape.I);
     const double above = flops_a_row(width);
     const double all = (first + above * (shape.layers - 1)) * static_cast<double>(schedule.rows() * shape.directions);
     if (direct() && shape.layers == 1 && wanted.awake) {
-      const auto blocks = static_cast<double>((shape.H + kernels.lanes - 1) / kernels.lanes * shape.directions);
-      const double pays = std::min(blocks, first * shape.directions / wanted.least_step_flops);
+      const auto unit_blocks = static_cast<double>(ceil_div(shape.H, kernels.lanes) * shape.directions);
+      const double pays = std::min(unit_blocks, first * shape.directions / wanted.least_step_flops);
       return std::max(1, static_cast<int>(std::min<double>(wanted.most, pays)));
     }
     if (all < wanted.least_flops) return 1;
-    if (wanted.least_chunk_flops <= 0) return std::max(1, wanted.most);
-    // The steps are split by rows alone; beyond them more threads only speed up the products of whole chunks.
+    int most = std::max(1, wanted.most);
+    if (wanted.least_chunk_flops > 0) {
+      const double least = shape.layers > 1 ? std::min(first, above) : first;
+      const double chunk = least * static_cast<double>(schedule.most_rows() * shape.directions);
+      most = std::max(1, static_cast<int>(std::min<double>(wanted.most, chunk / wanted.least_chunk_flops)));
+    }
+    split_units = units_pay(most, wanted);
+    if (split_units || wanted.least_chunk_flops <= 0) return most;
+    // Beyond the rows more threads only speed up the products of whole chunks.
     const auto rows = static_cast<double>(shape.directions * std::max<index>(shape.B, 2));
-    const double least = shape.layers > 1 ? std::min(first, above) : first;
-    const double chunk = least * static_cast<double>(schedule.most_rows() * shape.directions);
-    return std::max(1,
-                    static_cast<int>(std::min<double>(wanted.most, std::min(rows, chunk / wanted.least_chunk_flops))));
+    return static_cast<int>(std::min<double>(most, rows));
+  }
+
+  // Whether so many threads are faster when they share out units, and wait for each other at every step.
+  bool units_pay(int count, const Threads& wanted) const {
+    const int crew = shape.directions == 2 ? count / 2 : count;
+    if (shape.P > 0 || direct() || crew < 2 || schedule.rows() == 0) return false;
+    if (wanted.split != Split::faster) return wanted.split == Split::units;
+    const index shares = pass == Pass::forward ? ceil_div(blocks(), line_blocks()) : blocks();
+    const double part = static_cast<double>(ceil_div(shares, crew)) / static_cast<double>(shares);
+    const index rows = ceil_div(schedule.rows(), schedule.length(0));  // of a step, on average
+    const double by_rows = step_ns(ceil_div(rows, crew), 1);
+    const double by_units = step_ns(rows, part);
+    return by_units + barrier_at_best_ns < by_rows && by_units + recent_barrier_ns(crew, wanted) < by_rows;
+  }
+
+  static constexpr double barrier_at_best_ns = 30;
+
+  // Roughly what a step takes for so many rows and that part of the units. A vector of weights from the second cache
+  // takes two cycles, each row's fused multiply-add with it another, 64 bytes of units in one row some sixty.
+  double step_ns(index rows, double part) const {
+    const double lines = part * static_cast<double>(shape.H) * static_cast<double>(sizeof(T)) / 64;
+    const double vectors = lines * kernels.gates * static_cast<double>(Ho);
+    constexpr double cycles_a_ns = 3.5;
+    return (vectors * static_cast<double>(std::max<index>(rows, 2)) + lines * 60 * static_cast<double>(rows)) /
+           cycles_a_ns;
   }
 
   double flops_a_row(index inputs) const {
@@ -97,14 +144,14 @@ class Company {
 
   bool stopped() const { return stop_.load(std::memory_order_relaxed); }
 
-  // Runs work(company, crew) in every participant; returns how many there were.
+  // Runs work(company, crew) in every participant, and says how, if somebody wants to know.
   template <class Work>
-  int run(Work& work) {
+  void run(Work& work, bool split_units) {
     struct Call {
       Company* company;
       Work* work;
     } call{this, &work};
-    return run_team(
+    const int participants = run_team(
         threads_,
         [](void* context, int id, int size) {
           auto& c = *static_cast<Call*>(context);
@@ -112,6 +159,7 @@ class Company {
           (*c.work)(*c.company, everybody);
         },
         &call, whose_);
+    if (whose_.used) *whose_.used = {participants, split_units && participants > 1};
   }
 
   // run(crew, direction, workspace) for every direction: two at once, each by its own crew, if `split`, else one after

@@ -75,6 +75,10 @@ class Crew {
 // has lost them; a lender may end the process when it can make no thread.
 int run_team(int wanted, void (*work)(void* context, int id, int size), void* context, const Threads& whose = {});
 
+// The same, from a few tries at most a second ago, in the threads that such a call would use. It changes while a
+// program runs: the system moves threads from core to core.
+double recent_barrier_ns(int threads, const Threads& whose);
+
 // Nanoseconds of one barrier among up to `threads` threads: the median of several tries; 0 when there is only one.
 double barrier_ns(int threads);
 

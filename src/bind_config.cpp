@@ -19,7 +19,8 @@ namespace {
 std::atomic<int> chosen_threads{1};
 thread_local int own_threads = 0;  // of this thread alone, instead; 0: none
 std::atomic<bool> teams_for_all{false};
-thread_local int used_threads = 0;
+thread_local Used used_by_last_call;
+std::atomic<Split> split{Split::faster};
 Lender lender{};  // set once, by whoever imports the other library
 
 double peak(const std::string& dtype, double seconds) {
@@ -55,7 +56,8 @@ Threads threads_of_call(int limit) {
   }
   threads.most = limit > 0 ? std::min(limit, num_threads()) : num_threads();
   if (teams_for_all.load(std::memory_order_relaxed)) threads.least_flops = threads.least_chunk_flops = 0;
-  threads.used = &used_threads;
+  threads.split = split.load(std::memory_order_relaxed);
+  threads.used = &used_by_last_call;
   return threads;
 }
 
@@ -76,7 +78,14 @@ void bind_config(py::module_& module) {
   module.def(
       "use_team_always", [](bool always) { teams_for_all.store(always, std::memory_order_relaxed); },
       py::arg("always"));
-  module.def("threads_used", [] { return used_threads; });
+  module.def("threads_used", [] { return used_by_last_call.threads; });
+  // For tests and measurements: what threads share out, and whether it was the units in this thread's last call.
+  py::enum_<Split>(module, "Split")
+      .value("faster", Split::faster)
+      .value("rows", Split::rows)
+      .value("units", Split::units);
+  module.def("set_split", [](Split chosen) { split.store(chosen, std::memory_order_relaxed); }, py::arg("split"));
+  module.def("units_used", [] { return used_by_last_call.units; });
   module.def("set_num_threads", [](int n) { chosen_threads.store(n, std::memory_order_relaxed); }, py::arg("n"));
   module.def("own_num_threads", [] { return own_threads; });
   module.def("set_own_num_threads", [](int n) { own_threads = n; }, py::arg("n"));

@@ -97,7 +97,7 @@ py::object step_of(const StepTensors& tensors, int threads) {
     done = forward(isa, Cell::lstm, args);
   }
   if (!done) throw py::error_already_set();
-  series.step(static_cast<double>(8 * B * H * (H + I)), *args.threads.used);
+  series.step(static_cast<double>(8 * B * H * (H + I)), args.threads.used->threads);
   return py::make_tuple(std::move(hn), std::move(cn));
 }
 

@@ -43,6 +43,7 @@ def _settings_stay_as_they_were() -> Iterator[None]:
     lf.set_isa(before[0])
     lf.set_num_threads(before[1])
     lf.set_spare_memory(before[2])
+    core.set_split(core.Split.faster)
 
 
 @pytest.fixture
