@@ -63,7 +63,7 @@ std::vector<T> random_numbers(std::mt19937& generator, index count) {
 // Forward and backward of one stack; all results in one vector.
 template <class T>
 std::vector<T> solve(const lstm_fast::Shape& shape, const std::vector<index>& lengths, double p, int threads,
-                     bool save) {
+                     bool save, lstm_fast::Split split) {
   using namespace lstm_fast;
   std::mt19937 generator(7);
   const Isa& isa = isa_scalar_fma.usable() ? isa_scalar_fma : isa_scalar;
@@ -99,8 +99,8 @@ std::vector<T> solve(const lstm_fast::Shape& shape, const std::vector<index>& le
   T* const cn = room(count * shape.B * shape.H);
   const index* const own_lengths = lengths.empty() ? nullptr : lengths.data();
   const Dropout dropout{save ? p : 0, 3};
-  int used = 0;
-  const Threads team{.most = threads, .least_flops = 0, .least_chunk_flops = 0, .used = &used};
+  Used used;
+  const Threads team{.most = threads, .least_flops = 0, .least_chunk_flops = 0, .split = split, .used = &used};
   Block reserve(save ? reserve_bytes<T>(isa, Cell::lstm, shape, own_lengths, p > 0) : 1);
   ForwardArgs<T> forward_args{};
   forward_args.shape = shape;
@@ -116,7 +116,9 @@ std::vector<T> solve(const lstm_fast::Shape& shape, const std::vector<index>& le
   forward_args.dropout = dropout;
   forward_args.threads = team;
   require(forward(isa, Cell::lstm, forward_args), "forward was stopped");
-  require(used == threads || used == 1, "neither the whole team nor the caller alone");
+  require(used.threads == threads || used.threads == 1, "neither the whole team nor the caller alone");
+  const bool can_share = threads / shape.directions > 1 && shape.P == 0 && shape.T > 1;
+  require(used.units == (used.threads > 1 && can_share && split == Split::units), "rows in place of units");
   if (save) {
     BackwardArgs<T> backward_args{};
     backward_args.shape = shape;
@@ -133,6 +135,7 @@ std::vector<T> solve(const lstm_fast::Shape& shape, const std::vector<index>& le
     backward_args.weights = weight_gradients.data();
     backward_args.dropout = dropout;
     backward_args.threads = team;
+    backward_args.weights_again = weights.data();
     require(backward(isa, Cell::lstm, backward_args), "backward was stopped");
   }
   std::vector<T> all;
@@ -143,24 +146,31 @@ std::vector<T> solve(const lstm_fast::Shape& shape, const std::vector<index>& le
 template <class T>
 void compute(int threads) {
   using lstm_fast::Shape;
+  using lstm_fast::Split;
   struct Case {
     Shape shape;
     std::vector<index> lengths;
     double p;
   };
-  // Several chunks of 192 rows each, ragged and not; every feature that brings a buffer of its own.
+  // Several chunks of 192 rows each, ragged and not, and single steps; every feature that brings a buffer of its own.
   const std::vector<Case> cases{
       {{.T = 9, .B = 5, .I = 3, .H = 7}, {}, 0},
       {{.T = 120, .B = 7, .I = 2, .H = 5}, {120, 3, 0, 77, 50, 120, 1}, 0},
       {{.T = 60, .B = 9, .I = 3, .H = 6, .P = 2, .layers = 2, .directions = 2}, {60, 1, 13, 44, 59, 2, 0, 31, 60}, 0.5},
       {{.T = 130, .B = 4, .I = 2, .H = 4, .P = 3}, {9, 130, 70, 128}, 0},
       {{.T = 70, .B = 6, .I = 1, .H = 3, .layers = 3}, {}, 0.25},
+      {{.T = 110, .B = 2, .I = 5, .H = 20, .layers = 2}, {110, 81}, 0.25},
+      {{.T = 1, .B = 4, .I = 9, .H = 5, .layers = 2, .weights_again = true}, {}, 0},
+      {{.T = 1, .B = 8, .I = 9, .H = 13, .weights_again = true}, {}, 0},
   };
   for (const Case& problem : cases) {
     for (const bool save : {true, false}) {
-      const auto expected = solve<T>(problem.shape, problem.lengths, problem.p, 1, save);
-      const auto found = solve<T>(problem.shape, problem.lengths, problem.p, threads, save);
-      require(std::memcmp(found.data(), expected.data(), found.size() * sizeof(T)) == 0, "bits depend on the threads");
+      const auto expected = solve<T>(problem.shape, problem.lengths, problem.p, 1, save, Split::rows);
+      for (const Split split : {Split::rows, Split::units}) {
+        const auto found = solve<T>(problem.shape, problem.lengths, problem.p, threads, save, split);
+        require(std::memcmp(found.data(), expected.data(), found.size() * sizeof(T)) == 0,
+                "bits depend on the threads");
+      }
     }
   }
 }

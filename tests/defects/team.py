@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .parts import GIL, LAYERS_BACKWARD, LAYERS_FORWARD, MEMORY, STACK, TEAM, THREADS, replaced
+from .parts import BACKWARD, GIL, LAYERS_BACKWARD, LAYERS_FORWARD, MEMORY, STACK, TEAM, THREADS, replaced
 
 DEFECTS = [
     replaced(
@@ -25,6 +25,27 @@ DEFECTS = [
         LAYERS_FORWARD,
         "      if (!own_product) crew.wait();\n",
         "",
+    ),
+    replaced(
+        "t22",
+        "no barrier after a step whose units are shared",
+        LAYERS_FORWARD,
+        "          if (units) crew.wait();\n",
+        "",
+    ),
+    replaced(
+        "t23",
+        "no barrier between the two halves of a backward step",
+        LAYERS_BACKWARD,
+        "            crew.wait();\n            if (s > 0)",
+        "            if (s == 0) crew.wait();\n            if (s > 0)",
+    ),
+    replaced(
+        "t24",
+        "the gradients of the last units twice",
+        BACKWARD,
+        "smaller(chunk.H, column_block<V>(chunk.H, part.blocks.end).first)",
+        "smaller(chunk.H, column_block<V>(chunk.H, part.blocks.end).first + V::lanes)",
     ),
     replaced(
         "t17",
