@@ -62,9 +62,16 @@ struct Plan {
   }
 
   // What a participant computes of every step.
-  Part part_of(const Crew& crew) const {
-    if (!split_units) return {rows_of(crew), {0, blocks()}};
+  Part part_of(const Crew& crew) const { return split_units ? units_of(crew) : Part{rows_of(crew), {0, blocks()}}; }
+  Part units_of(const Crew& crew) const {
     return {{0, 1, shape.B}, crew.share(blocks(), pass == Pass::forward ? line_blocks() : 1)};
+  }
+
+  // For one step whose units are shared out; 1 if the team would have to be woken.
+  int step_threads(const Threads& wanted) const {
+    if (!wanted.awake || shape.P > 0) return 1;
+    const auto unit_blocks = static_cast<double>(ceil_div(shape.H, kernels.lanes) * shape.directions);
+    return at_most(wanted, std::min(unit_blocks, flops_a_row(shape.I) * shape.directions / wanted.least_step_flops));
   }
 
   bool reversed(int direction) const { return direction == 1 || shape.reverse; }
@@ -82,23 +89,21 @@ struct Plan {
     const double first = flops_a_row(shape.I);
     const double above = flops_a_row(width);
     const double all = (first + above * (shape.layers - 1)) * static_cast<double>(schedule.rows() * shape.directions);
-    if (direct() && shape.layers == 1 && wanted.awake) {
-      const auto unit_blocks = static_cast<double>(ceil_div(shape.H, kernels.lanes) * shape.directions);
-      const double pays = std::min(unit_blocks, first * shape.directions / wanted.least_step_flops);
-      return std::max(1, static_cast<int>(std::min<double>(wanted.most, pays)));
-    }
+    if (direct() && shape.layers == 1 && wanted.awake) return step_threads(wanted);
     if (all < wanted.least_flops) return 1;
-    int most = std::max(1, wanted.most);
-    if (wanted.least_chunk_flops > 0) {
-      const double least = shape.layers > 1 ? std::min(first, above) : first;
-      const double chunk = least * static_cast<double>(schedule.most_rows() * shape.directions);
-      most = std::max(1, static_cast<int>(std::min<double>(wanted.most, chunk / wanted.least_chunk_flops)));
-    }
+    const double least = shape.layers > 1 ? std::min(first, above) : first;
+    const double chunk = least * static_cast<double>(schedule.most_rows() * shape.directions);
+    const double pays = wanted.least_chunk_flops > 0 ? chunk / wanted.least_chunk_flops : wanted.most;
+    const int most = at_most(wanted, pays);
     split_units = units_pay(most, wanted);
     if (split_units || wanted.least_chunk_flops <= 0) return most;
     // Beyond the rows more threads only speed up the products of whole chunks.
     const auto rows = static_cast<double>(shape.directions * std::max<index>(shape.B, 2));
-    return static_cast<int>(std::min<double>(most, rows));
+    return at_most(wanted, std::min(rows, pays));
+  }
+
+  static int at_most(const Threads& wanted, double pays) {
+    return std::max(1, static_cast<int>(std::min<double>(wanted.most, pays)));
   }
 
   // Whether so many threads are faster when they share out units, and wait for each other at every step.

@@ -55,7 +55,9 @@ Threads threads_of_call(int limit) {
     threads.lent = limit;
   }
   threads.most = limit > 0 ? std::min(limit, num_threads()) : num_threads();
-  if (teams_for_all.load(std::memory_order_relaxed)) threads.least_flops = threads.least_chunk_flops = 0;
+  if (teams_for_all.load(std::memory_order_relaxed)) {
+    threads.least_flops = threads.least_chunk_flops = threads.least_step_flops = 0;
+  }
   threads.split = split.load(std::memory_order_relaxed);
   threads.used = &used_by_last_call;
   return threads;

@@ -1,49 +1,17 @@
 // Tensors by DLPack: as arrays, and lstm_step, one step of one layer on them, for callers to whom single microseconds
 // matter. It takes what needs no conversion, and leaves all else, errors included, to lstm_forward.
-#include <chrono>
 #include <memory>
 
 #include "bindings.h"
 #include "dlpack.h"
+#include "series.h"
 #include "without_gil.h"
 
 namespace lstm_fast::python {
 namespace {
 
-// Whether the threads that a step borrows are awake, as they are for milliseconds after each use. Waking them, or
-// waiting for one whose core is busy, takes longer than a step, so they are asked only by one of a series of steps, and
-// not for a while after that was slow.
-class Series {
- public:
-  using Clock = std::chrono::steady_clock;
-
-  bool goes_on() {
-    start_ = Clock::now();
-    length_ = start_ - end_ < gap ? length_ + 1 : 0;
-    if (rest_ > 0) --rest_;
-    return length_ >= 4 && rest_ == 0;
-  }
-
-  // After a step of so many flops by that many threads.
-  void step(double flops, int threads) {
-    end_ = Clock::now();
-    const std::chrono::duration<double> alone{flops / 2e10};  // that many a second
-    // The first one woke them.
-    if (threads > 1 && together_ && end_ - start_ > 3 * alone + patience) rest_ = 1000;
-    together_ = threads > 1;
-  }
-
- private:
-  static constexpr std::chrono::microseconds gap{200};
-  static constexpr std::chrono::microseconds patience{20};
-
-  Clock::time_point start_, end_;
-  int length_ = 0;
-  int rest_ = 0;
-  bool together_ = false;
-};
-
-thread_local Series series;
+// An OpenMP library's threads spin for milliseconds after each use.
+thread_local Series series{std::chrono::microseconds(200)};
 
 struct StepTensors {
   const dlpack::Tensor &x, &h, &c, &w_ih, &w_hh;

@@ -15,5 +15,6 @@ void bind_reserve(pybind11::module_& module);
 void bind_forward(pybind11::module_& module);
 void bind_backward(pybind11::module_& module);
 void bind_dlpack(pybind11::module_& module);
+void bind_stream(pybind11::module_& module);
 
 }  // namespace lstm_fast::python

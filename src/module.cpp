@@ -12,4 +12,5 @@ PYBIND11_MODULE(_lstm_fast_core, module) {
   lstm_fast::python::bind_forward(module);
   lstm_fast::python::bind_backward(module);
   lstm_fast::python::bind_dlpack(module);
+  lstm_fast::python::bind_stream(module);
 }

@@ -13,6 +13,25 @@ constexpr char code_of() {
   return sizeof(T) == 4 ? 'f' : 'd';
 }
 
+// H and P, from the weights of the first layer.
+template <class T>
+void find_hidden_sizes(const py::list& weights, Shape* shape) {
+  const py::tuple first = weights[0];
+  const bool projected = !first[4].is_none();
+  const py::array w_sizes = projected ? require(first[4], "w_hr", {-1, -1}, code_of<T>(), "x", false)
+                                      : require(first[1], "w_hh", {-1, -1}, code_of<T>(), "x", false);
+  shape->H = w_sizes.shape(1);
+  if (projected) shape->P = w_sizes.shape(0);
+  if (!projected && (shape->H < 1 || w_sizes.shape(0) != 4 * shape->H)) {
+    throw py::value_error("w_hh: expected shape (4H, H) with H at least 1, got (" + std::to_string(w_sizes.shape(0)) +
+                          ", " + std::to_string(shape->H) + ")");
+  }
+  if (projected && (shape->P < 1 || shape->P >= shape->H)) {
+    throw py::value_error("w_hr: expected shape (P, H) with 0 < P < H, got (" + std::to_string(shape->P) + ", " +
+                          std::to_string(shape->H) + ")");
+  }
+}
+
 // Checked, and the arrays that hold them.
 template <class T>
 class StackWeights {

@@ -62,8 +62,8 @@ std::vector<T> random_numbers(std::mt19937& generator, index count) {
 
 // Forward and backward of one stack; all results in one vector.
 template <class T>
-std::vector<T> solve(const lstm_fast::Shape& shape, const std::vector<index>& lengths, double p, int threads,
-                     bool save, lstm_fast::Split split) {
+std::vector<T> solve(const lstm_fast::Shape& shape, const std::vector<index>& lengths, double p, int threads, bool save,
+                     lstm_fast::Split split) {
   using namespace lstm_fast;
   std::mt19937 generator(7);
   const Isa& isa = isa_scalar_fma.usable() ? isa_scalar_fma : isa_scalar;

@@ -9,6 +9,7 @@ from . import ops, reference
 from .clip import clip_grad_norm, clip_grad_value
 from .config import get_num_threads, isa, set_isa, set_num_threads, set_spare_memory, show_config, threads
 from .layers import LSTM, Gradients
+from .stream import Stream
 
 __version__ = "0.1.0"
 
@@ -23,6 +24,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "LSTM",
     "Gradients",
+    "Stream",
     "clip_grad_norm",
     "clip_grad_value",
     "get_num_threads",

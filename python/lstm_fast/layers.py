@@ -15,6 +15,7 @@ from . import _lstm_fast_core as _core
 from ._arguments import flag, integer, limit, require_in_scope
 from ._axes import arranged, as_array, time_major
 from ._parameters import KINDS, Sizes, infer_options, initial_parameters, load_parameters
+from .stream import Stream
 
 Array = NDArray[Any]
 State = tuple[Array, Array]
@@ -239,6 +240,19 @@ class LSTM:
             dh0, dc0 = dh0[:, 0], dc0[:, 0]
         return Gradients(arranged(dx, self.batch_first, unbatched), (dh0, dc0), parameters)
 
+    def stream(self, batch_size: int = 1) -> Stream:
+        """Open a stream: this layer one step at a time, with its weights as they are now; dropout is off.
+
+        TypeError or ValueError if ``batch_size`` is no positive integer or the layer is bidirectional.
+        """
+        if self.bidirectional:
+            raise ValueError("stream: expected a layer of one direction, got a bidirectional one")
+        return Stream(self._weights(), self.dtype, batch_size)
+
+    def _weights(self) -> list[Any]:
+        """The parameters of every layer and direction: w_ih, w_hh, b_ih, b_hh, w_hr, None where there is none."""
+        return [tuple(map(self.parameters.get, names)) for names in self._names()]
+
     def _names(self) -> list[tuple[str, ...]]:
         """The parameters' names of every layer and direction: w_ih, w_hh, b_ih, b_hh, w_hr."""
         return [
@@ -292,12 +306,11 @@ class LSTM:
             h0, c0 = (np.zeros((self._state_count(), x.shape[1], width), self.dtype) for width in self._state_widths())
         else:
             h0, c0 = self._state_pair(state, ("h0", "c0"), "state", unbatched)
-        weights: list[Any] = [tuple(map(self.parameters.get, names)) for names in self._names()]
         y, hn, cn, _, reserve = _core.lstm_forward(
             x,
             h0,
             c0,
-            weights,
+            self._weights(),
             lengths,
             self.num_layers,
             1 + self.bidirectional,

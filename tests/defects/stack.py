@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .parts import BACKWARD, DROPOUT, LAYERS_BACKWARD, LAYERS_FORWARD, LAYOUT, STACK, Defect, replaced
+from .parts import BACKWARD, DROPOUT, LAYERS_BACKWARD, LAYERS_FORWARD, LAYOUT, STACK, STREAM, Defect, replaced
 
 # The state after the last step of the batch, not of the row.
 LAST_C_ROW = """    const index length = plan_.schedule.length(b);
@@ -17,6 +17,14 @@ COPY_HN = "std::copy_n(work.h[length % 2] + b * g.h_stride, g.Ho, args_.hn + out
 COPY_HN_OF_ALL = COPY_HN.replace("length % 2", "schedule.length(0) % 2")
 
 DEFECTS = [
+    replaced(
+        "s1",
+        "a stream's layers do not wait for each other",
+        STREAM,
+        "if (&chunk != layers_.data()) crew.wait();",
+        "",
+    ),
+    replaced("s2", "a stream forgets h", STREAM, "    std::swap(chunk.h[0], chunk.h[1]);\n", ""),
     replaced(
         "15",
         "reverse direction not reversed",

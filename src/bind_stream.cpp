@@ -1,0 +1,147 @@
+// Streams: a stack of layers one step at a time, with its own packed weights and states.
+#include <atomic>
+#include <memory>
+
+#include "bindings.h"
+#include "series.h"
+#include "stream.h"
+#include "weights.h"
+#include "without_gil.h"
+
+namespace lstm_fast::python {
+namespace {
+
+// Our own threads spin for 50 microseconds before they sleep.
+constexpr std::chrono::microseconds awake{40};
+
+// Says that somebody is inside a stream, which serves one caller at a time.
+class Inside {
+ public:
+  explicit Inside(std::atomic_flag& busy) : busy_(busy) {
+    if (busy_.test_and_set(std::memory_order_acquire)) {
+      throw std::runtime_error("stream: expected one caller at a time, got two; give every thread a stream of its own");
+    }
+  }
+  ~Inside() { busy_.clear(std::memory_order_release); }
+  Inside(const Inside&) = delete;
+  Inside& operator=(const Inside&) = delete;
+
+ private:
+  std::atomic_flag& busy_;
+};
+
+// The bytes from an array's first element to its last.
+std::pair<const std::byte*, const std::byte*> span_of(const py::array& array) {
+  const auto* first = static_cast<const std::byte*>(array.data());
+  if (array.size() == 0) return {first, first};
+  const std::byte* end = first + array.itemsize();
+  for (py::ssize_t axis = 0; axis < array.ndim(); ++axis) {
+    const py::ssize_t reach = array.strides(axis) * (array.shape(axis) - 1);
+    (reach < 0 ? first : end) += reach;
+  }
+  return {first, end};
+}
+
+bool overlap(const py::array& a, const py::array& b) {
+  const auto [a_first, a_end] = span_of(a);
+  const auto [b_first, b_end] = span_of(b);
+  return a_first < b_end && b_first < a_end;
+}
+
+template <class T>
+class OpenStream {
+ public:
+  OpenStream(const Isa& isa, const Shape& shape, const Weights<T>* weights)
+      : stream_(isa, Cell::lstm, shape, weights),
+        x_dims_{shape.B, shape.I},
+        y_dims_{shape.B, hidden(shape)},
+        one_x_{shape.I},
+        one_y_{hidden(shape)},
+        flops_(8 * static_cast<double>(shape.B * shape.H) * static_cast<double>(shape.I + hidden(shape))) {}
+
+  py::array step(const py::handle& x_given, const py::handle& out) {
+    const bool one = stream_.shape().B == 1 && py::isinstance<py::array>(x_given) &&
+                     py::reinterpret_borrow<py::array>(x_given).ndim() == 1;
+    const py::array x = require(x_given, "x", one ? one_x_ : x_dims_, code, "the stream", false);
+    const py::array y = out.is_none() ? empty_array(code, one ? one_y_ : y_dims_) : output(out, one, x);
+    const Inside inside(busy_);
+    Threads threads = threads_of_call(0);
+    threads.awake = series_.goes_on() || threads.least_flops == 0;
+    {
+      const WithoutGil released;
+      stream_.step(data_of<T>(x), one ? 0 : x.strides(0) / static_cast<py::ssize_t>(sizeof(T)), data_of<T>(y), threads);
+    }
+    series_.step(flops_, threads.used->threads);
+    return y;
+  }
+
+  py::tuple state() {
+    const Shape& s = stream_.shape();
+    const py::array h = empty_array(code, {s.layers, s.B, hidden(s)});
+    const py::array c = empty_array(code, {s.layers, s.B, s.H});
+    const Inside inside(busy_);
+    stream_.get_state(data_of<T>(h), data_of<T>(c));
+    return py::make_tuple(h, c);
+  }
+
+  void set_state(const py::handle& h_given, const py::handle& c_given) {
+    const Shape& s = stream_.shape();
+    const py::array h = require(h_given, "h", {s.layers, s.B, hidden(s)}, code, "the stream", true);
+    const py::array c = require(c_given, "c", {s.layers, s.B, s.H}, code, "the stream", true);
+    const Inside inside(busy_);
+    stream_.set_state(data_of<T>(h), data_of<T>(c));
+  }
+
+ private:
+  static constexpr char code = code_of<T>();
+
+  py::array output(const py::handle& out, bool one, const py::array& x) {
+    const py::array y = require(out, "out", one ? one_y_ : y_dims_, code, "the stream", true);
+    if (y.ptr() != out.ptr() || !y.writeable()) {
+      throw py::value_error("out: expected a dense, aligned, writable array, got another one");
+    }
+    if (overlap(x, y)) throw py::value_error("out: expected memory of its own, got some of x");
+    return y;
+  }
+
+  Stream<T> stream_;
+  Series series_{awake};
+  std::atomic_flag busy_;
+  const Dims x_dims_, y_dims_, one_x_, one_y_;
+  const double flops_;
+};
+
+template <class T>
+py::object open_of(const py::list& weights_given, index batch, int layers) {
+  const py::tuple first = weights_given[0];
+  const py::array w_ih = require(first[0], "w_ih", {-1, -1}, code_of<T>(), "w_ih", false);
+  Shape shape{.T = 1, .B = batch, .I = w_ih.shape(1), .H = 0, .P = 0, .layers = layers};
+  find_hidden_sizes<T>(weights_given, &shape);
+  const StackWeights<T> weights(weights_given, shape);
+  return py::cast(std::make_unique<OpenStream<T>>(active_isa(), shape, weights.data()));
+}
+
+// For tuples (w_ih, w_hh, b_ih, b_hh, w_hr) of the layers.
+py::object open_stream(const py::list& weights, index batch, int layers) {
+  const py::tuple first = weights[0];
+  return float_dtype(first[0], "w_ih") == 'f' ? open_of<float>(weights, batch, layers)
+                                              : open_of<double>(weights, batch, layers);
+}
+
+template <class T>
+void bind(py::module_& module, const char* name) {
+  py::class_<OpenStream<T>>(module, name)
+      .def("step", &OpenStream<T>::step, py::arg("x"), py::arg("out") = py::none())
+      .def("state", &OpenStream<T>::state)
+      .def("set_state", &OpenStream<T>::set_state, py::arg("h"), py::arg("c"));
+}
+
+}  // namespace
+
+void bind_stream(py::module_& module) {
+  bind<float>(module, "StreamF32");
+  bind<double>(module, "StreamF64");
+  module.def("open_stream", open_stream, py::arg("weights"), py::arg("batch"), py::arg("layers"));
+}
+
+}  // namespace lstm_fast::python

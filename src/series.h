@@ -1,0 +1,43 @@
+// Steps that follow each other closely.
+#pragma once
+
+#include <chrono>
+
+namespace lstm_fast::python {
+
+// Whether the threads that a step would use are awake, as they are for a while after each use. Waking them, or waiting
+// for one whose core is busy, takes longer than a step, so they are asked only by one of a series of steps, and not for
+// a while after that was slow.
+class Series {
+ public:
+  // `gap`: how long threads stay awake.
+  explicit Series(std::chrono::microseconds gap) : gap_(gap) {}
+
+  bool goes_on() {
+    start_ = Clock::now();
+    length_ = start_ - end_ < gap_ ? length_ + 1 : 0;
+    if (rest_ > 0) --rest_;
+    return length_ >= 4 && rest_ == 0;
+  }
+
+  // After a step of so many flops by that many threads.
+  void step(double flops, int threads) {
+    end_ = Clock::now();
+    const std::chrono::duration<double> alone{flops / 2e10};  // that many a second
+    // The first one woke them.
+    if (threads > 1 && together_ && end_ - start_ > 3 * alone + patience) rest_ = 1000;
+    together_ = threads > 1;
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  static constexpr std::chrono::microseconds patience{20};
+
+  std::chrono::microseconds gap_;
+  Clock::time_point start_, end_;
+  int length_ = 0;
+  int rest_ = 0;
+  bool together_ = false;
+};
+
+}  // namespace lstm_fast::python
