@@ -29,15 +29,18 @@ def run(name: str, plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Seque
     [L*D,B,.]; of a step x [B,I] and states [B,H]. Weights one after the other, KINDS for each layer and direction.
     """
     if torch.compiler.is_compiling():
-        from . import _library  # its operators are made at import, which nobody else should pay for
+        from . import _library, _traced  # operators are made at import, which nobody else should pay for
 
-        if plan.step:
+        reason = _traced.unsupported()
+        if not reason and plan.step:
             found = _library.call(plan._replace(step=False), x[None], h0[None], c0[None], weights)
             return tuple(output[0] for output in found)
-        return _library.call(plan, x, h0, c0, weights)
-    reason = unsupported()
+        if not reason:
+            return _library.call(plan, x, h0, c0, weights)
+    else:
+        reason = unsupported()
     if reason:
-        _counters.note(_counters.formula, reason)
+        _counters.note("formula", reason)
         return _formula.stack(plan, x, h0, c0, grouped(weights))
     _counters.native[name] += 1
     if needs_graph(x, h0, c0, *weights):
@@ -166,7 +169,7 @@ class _Stack(torch.autograd.Function):
             return (None,) * (1 + len(wanted))
         reason = "double backward" if torch.is_grad_enabled() else unsupported() or _batched(gradients)
         if reason:
-            _counters.note(_counters.formula, reason)
+            _counters.note("formula", reason)
             return (None, *_differentiable_backward(ctx.plan, wanted, gradients, x, h0, c0, weights))
         dy, dhn, dcn, *dcells = (array(gradient) for gradient in gradients)
         saved = [array(x), array(y), array(block)]

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .. import reference
 from ._plan import Plan
 
 Weights = Sequence[Tensor | None]  # w_ih, w_hh, b_ih, b_hh, w_hr
@@ -43,9 +42,10 @@ def stack(plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Weigh
             cn.append(c)
         x = torch.cat(outputs, dim=-1) if len(outputs) > 1 else outputs[0]
         if plan.dropout > 0 and layer < plan.layers - 1:
-            shape = (x.shape[0], x.shape[1], x.shape[2])
-            scale = reference.dropout_scale(int(plan.seed), layer, shape, plan.dropout)
-            x = x * torch.as_tensor(scale, dtype=x.dtype)
+            from . import _library  # noqa: F401  it makes the operator, and imports from here
+
+            seed = torch.as_tensor(plan.seed, device="cpu")
+            x = x * torch.ops.lstm_fast.dropout_scale(seed, layer, x.shape, plan.dropout, x.dtype)
     found = [x, torch.cat(cells, dim=-1)] if plan.cells else [x]
     if plan.batch_sizes is not None:
         found = [each[steps, rows] for each in found]

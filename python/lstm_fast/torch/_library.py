@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import _lstm_fast_core as _core
+from .. import reference
 from . import _counters
 from ._call import array, forward, grouped, needs_graph
 from ._plan import Plan
@@ -28,6 +29,10 @@ torch.library.define(
     "lstm_fast::lstm_backward",
     "(Tensor? dy, Tensor? dhn, Tensor? dcn, Tensor? dcells, Tensor x, Tensor y, Tensor block, Tensor[] weights,"
     f" Tensor? seed, {_OPTIONS}, SymInt batch, bool[] wanted) -> Tensor[]",
+)
+# What the formula multiplies the output of a layer by. An operator, since the seed is known when it runs, not before.
+torch.library.define(
+    "lstm_fast::dropout_scale", "(Tensor seed, int layer, SymInt[] shape, float dropout, ScalarType dtype) -> Tensor"
 )
 
 
@@ -251,3 +256,19 @@ def _autograd(ctx: Any, *incoming: Tensor | None) -> tuple[Any, ...]:
 
 
 torch.library.register_autograd("lstm_fast::lstm", _autograd, setup_context=_setup)
+
+
+@torch.library.impl("lstm_fast::dropout_scale", "CPU")
+def _dropout_scale(seed: Tensor, layer: int, shape: tuple[int, int, int], dropout: float, dtype: torch.dtype) -> Tensor:
+    return torch.as_tensor(reference.dropout_scale(int(seed), layer, shape, dropout), dtype=dtype)
+
+
+@torch.library.register_fake("lstm_fast::dropout_scale")  # type: ignore[untyped-decorator]
+def _dropout_scale_fake(seed: Tensor, layer: int, shape: Sequence[int], dropout: float, dtype: torch.dtype) -> Tensor:
+    return seed.new_empty(shape, dtype=dtype)
+
+
+@torch.library.register_vmap("lstm_fast::dropout_scale")  # type: ignore[untyped-decorator]
+def _dropout_scale_vmap(info: Any, in_dims: Any, seeds: Tensor, *others: Any) -> tuple[Tensor, int]:
+    # of randomness="different"
+    return torch.stack([torch.ops.lstm_fast.dropout_scale(seed, *others) for seed in seeds.unbind(in_dims[0])]), 0

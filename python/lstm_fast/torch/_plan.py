@@ -14,7 +14,7 @@ class Plan(NamedTuple):
     layers: int = 1
     directions: int = 1
     dropout: float = 0.0  # 0 unless training
-    seed: int | Tensor = 0  # of the masks; a tensor under the compiler
+    seed: int | Tensor = 0  # of the masks; a tensor under the compiler and torch.func
     lengths: NDArray[Any] | Tensor | None = None  # of a padded batch; a tensor under the compiler
     batch_sizes: Tensor | None = None  # of a packed one
     cells: bool = False  # whether c after every step of the last layer is an output, too

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from .._arguments import finite, flag
 from . import _counters
-from ._call import KINDS, PLAIN, recorded, run, step
+from ._call import KINDS, PLAIN, recorded, run, step, unsupported
 from ._plan import Plan
 
 BEYOND_TORCH = ("return_cells", "learn_initial_state")  # the extras of LSTM without which it computes something else
@@ -182,7 +182,7 @@ class LSTM(torch.nn.LSTM):
             raise NotImplementedError(f"lengths: expected an input that the kernels compute, got {reason}")
         if self.return_cells:
             raise NotImplementedError(f"return_cells: expected an input that the kernels compute, got {reason}")
-        _counters.note(_counters.fallback, reason)
+        _counters.note("fallback", reason)
         return output, states
 
     def _weights(self) -> list[Tensor | None]:
@@ -203,8 +203,9 @@ class LSTM(torch.nn.LSTM):
         if not (self.training and self.dropout > 0 and layers > 1):
             return Plan(layers, directions, cells=self.return_cells)
         seed = torch.randint(2**63 - 1, (), device="cpu")
-        known = seed if torch.compiler.is_compiling() else int(seed)
-        return Plan(layers, directions, self.dropout, known, cells=self.return_cells)
+        # Under torch.func and the compiler it has no value yet.
+        later = torch.compiler.is_compiling() or unsupported()
+        return Plan(layers, directions, self.dropout, seed if later else int(seed), cells=self.return_cells)
 
     def _learnt(self, batch: int | None) -> tuple[Tensor, Tensor]:
         """The learnt initial state of so many rows, or without an axis of rows."""
@@ -271,7 +272,7 @@ class LSTMCell(torch.nn.LSTMCell):
         reason = _left_to_torch(input, weights) or self._misshapen(input, hx)
         if reason:
             result = super().forward(input, hx)
-            _counters.note(_counters.fallback, reason)
+            _counters.note("fallback", reason)
             return result
         batched = input.dim() == 2
         x = input if batched else input[None]

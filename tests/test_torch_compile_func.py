@@ -1,0 +1,165 @@
+"""lstm_fast.torch in what torch.compile traces together with torch.func, forward mode, or PyTorch's own computation."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import lstm_fast.torch as lt  # noqa: E402
+from torch.autograd import forward_ad  # noqa: E402
+from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap  # noqa: E402
+from torch.nn.utils import rnn  # noqa: E402
+from torch_problems import STACK, make, normal, pair  # noqa: E402
+
+# PyTorch's own uses of what it deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    torch.compiler.reset()
+    lt.stats(reset=True)
+
+
+def compiled(function):
+    return torch.compile(function, fullgraph=True, backend="aot_eager")
+
+
+def assert_close(found, wanted):
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
+
+
+def dual(function, x):
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(function(forward_ad.make_dual(x, x.flip(0)))).tangent
+
+
+def pulled_back(function, x):
+    y, pull = vjp(function, x)
+    return pull(y)
+
+
+TRANSFORMS = {
+    "grad": lambda f, x: grad(lambda x: f(x).square().sum())(x),
+    "grad of grad": lambda f, x: grad(lambda x: grad(lambda x: f(x).square().sum())(x).sin().sum())(x),
+    "vjp": pulled_back,
+    "jvp": lambda f, x: jvp(f, (x,), (x.flip(0),)),
+    "jacrev": lambda f, x: jacrev(lambda x: f(x).sum(0))(x),
+    "jacfwd": lambda f, x: jacfwd(lambda x: f(x).sum(0))(x),
+    "hessian": lambda f, x: hessian(lambda x: f(x).square().sum())(x),
+    "dual numbers": dual,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [*itertools.product(TRANSFORMS, ({}, "cell")), ("grad", STACK), ("jvp", STACK)]
+)
+def test_transforms(name, options):
+    """In one graph, as nn.LSTM: the values are those of nn.LSTM without a compiler."""
+    if options == "cell":
+        theirs, ours = torch.nn.LSTMCell(3, 4, dtype=torch.float64), lt.LSTMCell(3, 4, dtype=torch.float64)
+        ours.load_state_dict(theirs.state_dict())
+    else:
+        theirs, ours = pair(3, 4, **options)
+    x = normal(2, 3) if options == "cell" else normal(2, 2, 3)  # few steps: the graph has all of them
+    transform = TRANSFORMS[name]
+    found = compiled(lambda x: transform(lambda x: ours(x)[0], x))(x)
+    assert_close(found, transform(lambda x: theirs(x)[0], x))
+    counted = lt.stats()
+    assert counted["formula"]
+    assert not counted["native"]
+    assert not counted["fallback"]
+
+
+def test_rows_by_vmap():
+    """torch.nn.LSTM has no rule for vmap: one row after the other."""
+    theirs, ours = pair(3, 4, 2)
+    x = normal(2, 3, 3)
+    parameters = {name: value.detach() for name, value in ours.named_parameters()}
+
+    def loss(given, row):
+        return functional_call(ours, given, (row,))[0].square().sum()
+
+    assert_close(compiled(vmap(lambda row: ours(row)[0], 1, 1))(x), theirs(x)[0])
+    found = compiled(vmap(grad(loss), (None, 1)))(parameters, x)
+    for at in range(3):
+        theirs.zero_grad()
+        theirs(x[:, at])[0].square().sum().backward()
+        assert_close(
+            {name: value[at] for name, value in found.items()}, {n: p.grad for n, p in theirs.named_parameters()}
+        )
+
+
+def test_ragged_batches():
+    theirs, ours = pair(3, 4, bidirectional=True)
+    x, lengths = normal(3, 3, 3), torch.tensor([3, 2, 1])
+    packed = rnn.pack_padded_sequence(x, lengths)
+
+    def loss(module, data):
+        return module(rnn.PackedSequence(data, packed.batch_sizes))[0].data.square().sum()
+
+    leaf = packed.data.requires_grad_()
+    (wanted,) = torch.autograd.grad(loss(theirs, leaf), leaf)
+    assert_close(compiled(grad(lambda data: loss(ours, data)))(packed.data), wanted)
+    found = compiled(grad(lambda x: ours(x, lengths=lengths)[0].square().sum()))(x)
+    assert_close(rnn.pack_padded_sequence(found, lengths).data, wanted)
+
+
+def test_transformed_and_plain_in_one_graph():
+    _, ours = pair(3, 4)
+    x = normal(5, 2, 3)
+
+    def both(x):
+        return ours(x)[0], jvp(lambda x: ours(x)[0], (x,), (x,))[1], ours(2 * x)[0]
+
+    wanted = both(x)
+    lt.stats(reset=True)
+    function = compiled(both)
+    for _ in range(2):
+        assert_close(function(x), wanted)
+    # Calls of the kernels, but graphs without them.
+    assert lt.stats() == {"native": {"LSTM": 4}, "formula": {"a torch.func transform": 1}, "fallback": {}}
+
+
+def test_dropout_has_the_masks_of_a_plain_call():
+    module = make(3, 20, 3, dropout=0.5)
+    x = normal(2, 2, 3)
+
+    def run(x):
+        return module(x)[0].square().sum()
+
+    torch.manual_seed(1)
+    leaf = x.clone().requires_grad_()
+    (wanted,) = torch.autograd.grad(run(leaf), leaf)
+    for function in (grad(run), compiled(grad(run))):
+        torch.manual_seed(1)
+        found = function(x)
+        assert_close(found, wanted)
+        assert not torch.allclose(function(x), found)
+
+
+def test_dropout_of_rows_by_vmap():
+    module = make(3, 20, 2, dropout=0.5)
+    x = normal(5, 1, 3).expand(5, 3, 3)
+    rows = {random: vmap(lambda row: module(row)[0], 1, randomness=random)(x) for random in ("same", "different")}
+    assert torch.equal(rows["same"][0], rows["same"][1])
+    assert not torch.allclose(rows["different"][0], rows["different"][1])
+    with pytest.raises(RuntimeError, match="randomness"):
+        vmap(lambda row: module(row)[0], 1)(x)
+
+
+@pytest.mark.parametrize("kind", ["layer", "cell"])
+def test_what_is_left_to_pytorch_compiles_once(kind):
+    module = lt.LSTM(3, 4) if kind == "layer" else lt.LSTMCell(3, 4)
+    module.bfloat16().requires_grad_(False)
+    function = compiled(module)
+    x = normal(*((5, 2, 3) if kind == "layer" else (2, 3))).bfloat16()
+    wanted = module(x)[0]
+    lt.stats(reset=True)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for _ in range(3):
+            torch.testing.assert_close(function(x)[0], wanted, rtol=0.02, atol=0.02)  # roundings of bfloat16
+    assert lt.stats()["fallback"] == {"dtype torch.bfloat16": 1}
