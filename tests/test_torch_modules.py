@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -123,6 +124,52 @@ def same_error(theirs, ours, call):
 def test_errors_are_pytorchs(name):
     theirs, ours = pair(2, 5)
     same_error(theirs, ours, wrong_calls()[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "wanted"),
+    [
+        ("weight_ih_l0", (20, 3), (20, 2)),
+        ("weight_ih_l0", (40,), (20, 2)),
+        ("weight_ih_l1_reverse", (20, 5), (20, 6)),
+        ("weight_hh_l0_reverse", (20, 5), (20, 3)),
+        ("weight_hr_l1", (3, 4), (3, 5)),
+        ("bias_hh_l1", (20, 1), (20,)),
+    ],
+)
+def test_a_parameter_of_another_shape_is_named(name, shape, wanted):
+    """PyTorch's type, and in place of "mat1 and mat2" the parameter."""
+    x = torch.zeros(4, 3, 2, dtype=torch.float64)
+    message = re.escape(f"{name}: expected shape {wanted}, got {shape}")
+    theirs, ours = pair(2, 5, 2, bidirectional=True, proj_size=3)
+    for module in (theirs, ours):
+        setattr(module, name, torch.nn.Parameter(torch.zeros(shape, dtype=torch.float64)))
+    with pytest.raises(RuntimeError):
+        theirs(x)
+    for call in (x, x[:, 0], rnn.pack_padded_sequence(x, [4, 2, 1])):
+        with pytest.raises(RuntimeError, match=f"^{message}$"):
+            ours(call)
+    with pytest.raises(Exception, match=message):  # of dynamo, around ours
+        torch.compile(ours, fullgraph=True, backend="eager")(x)
+
+
+@pytest.mark.parametrize(("name", "shape", "wanted"), [("weight_ih", (20, 3), (20, 2)), ("bias_hh", (19,), (20,))])
+def test_a_parameter_of_a_cell_is_named(name, shape, wanted):
+    ours = lt.LSTMCell(2, 5)
+    setattr(ours, name, torch.nn.Parameter(torch.zeros(shape)))
+    message = re.escape(f"{name}: expected shape {wanted}, got {shape}")
+    for state, grad in itertools.product((None, (torch.zeros(3, 5),) * 2), (True, False)):
+        with torch.set_grad_enabled(grad), pytest.raises(RuntimeError, match=f"^{message}$"):
+            ours(torch.zeros(3, 2), state)
+
+
+def test_parameters_of_a_module_of_another_size():
+    """All of them together would be right, but for other states."""
+    ours = lt.LSTM(2, 5)
+    for name, value in lt.LSTM(2, 6).named_parameters():
+        setattr(ours, name, value)
+    with pytest.raises(RuntimeError, match=r"^weight_ih_l0: expected shape \(20, 2\), got \(24, 2\)$"):
+        ours(torch.zeros(4, 3, 2))
 
 
 def test_cell_equals_nn_lstm_cell():

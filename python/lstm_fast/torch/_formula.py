@@ -27,9 +27,9 @@ def stack(plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Weigh
         x = padded.index_put((steps, rows), x)
         lengths = torch.bincount(rows)
     else:
-        lengths = None if plan.lengths is None else torch.as_tensor(plan.lengths)
+        lengths = None if plan.lengths is None else torch.as_tensor(plan.lengths, device=x.device)
         if lengths is not None:  # whatever stands in the padding must not reach a gradient
-            x = torch.where((torch.arange(x.shape[0])[:, None] < lengths)[..., None], x, 0.0)
+            x = torch.where((torch.arange(x.shape[0], device=x.device)[:, None] < lengths)[..., None], x, 0.0)
     hn, cn = [], []
     for layer in range(plan.layers):
         outputs, cells = [], []
@@ -54,9 +54,9 @@ def stack(plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Weigh
 
 def _places(batch_sizes: Tensor) -> tuple[Tensor, Tensor]:
     """Step and row of every row of a packed sequence."""
-    steps = torch.repeat_interleave(torch.arange(len(batch_sizes)), batch_sizes)
+    steps = torch.repeat_interleave(torch.arange(len(batch_sizes), device=batch_sizes.device), batch_sizes)
     firsts = torch.cumsum(batch_sizes, 0) - batch_sizes
-    return steps, torch.arange(len(steps)) - firsts[steps]
+    return steps, torch.arange(len(steps), device=steps.device) - firsts[steps]
 
 
 def _direction(

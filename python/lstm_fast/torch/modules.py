@@ -4,51 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from .._arguments import finite, flag
 from . import _counters
-from ._call import KINDS, PLAIN, recorded, run, step, unsupported
+from ._call import KINDS, Outputs, run, step, unsupported
+from ._checks import left_to_torch, lengths_of, require_shapes, wrong_states
 from ._plan import Plan
 
 BEYOND_TORCH = ("return_cells", "learn_initial_state")  # the extras of LSTM without which it computes something else
-_DTYPES = (torch.float32, torch.float64)
-_STRIDED = torch.strided
-
-
-def _is_plain(value: Any) -> bool:
-    # Under the compiler tensors are of its own types, and the operators know what to do with them.
-    return type(value) in PLAIN or (torch.compiler.is_compiling() and isinstance(value, Tensor))
-
-
-def _is_like(value: Any, dtype: torch.dtype) -> bool:
-    return _is_plain(value) and value.dtype is dtype and value.is_cpu and value.layout is _STRIDED
-
-
-def _is_pair(states: Any) -> bool:
-    return isinstance(states, (tuple, list)) and len(states) == 2
-
-
-def _left_to_torch(x: Any, others: Any) -> str | None:
-    """Why PyTorch has to compute this: the reason, or None. It also says what is wrong with an input, in its words."""
-    if type(x) not in PLAIN and not _is_plain(x):
-        return f"an input of type {type(x).__name__}"
-    dtype = x.dtype
-    if not x.is_cpu:
-        return f"a tensor on {x.device.type}"
-    if dtype not in _DTYPES:
-        return f"dtype {dtype}"
-    if x.layout is not _STRIDED:
-        return f"layout {x.layout}"
-    for other in others:
-        # The usual kind without a call for each.
-        usual = type(other) in PLAIN and other.dtype is dtype and other.is_cpu and other.layout is _STRIDED
-        if not usual and other is not None and not _is_like(other, dtype):
-            return "tensors of different types, dtypes, layouts or devices"
-    return recorded()
+_CELL_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 class LSTM(torch.nn.LSTM):
@@ -57,7 +24,8 @@ class LSTM(torch.nn.LSTM):
     ``forward(input, hx=None, *, lengths=None)`` takes what ``torch.nn.LSTM`` takes, and for a padded batch ``lengths``,
     a tensor or list of B integers in 0..T in any order: every row is computed as if it stood alone with its own length,
     as in a PackedSequence; the output beyond is 0. What the kernels do not do (see :func:`lstm_fast.torch.stats`) is
-    computed by PyTorch. Errors are PyTorch's; ValueError and TypeError for wrong lengths.
+    computed by PyTorch, rows with ``lengths`` packed. Errors are PyTorch's, but for a parameter of another shape than
+    the module's sizes say, which a RuntimeError names; ValueError and TypeError for wrong lengths.
 
     What ``torch.nn.LSTM`` lacks, keyword-only arguments of the constructor, off by default (D directions, L layers):
 
@@ -132,7 +100,7 @@ class LSTM(torch.nn.LSTM):
         if hx is None and self.learn_initial_state and input.dim() in (2, 3):
             hx = self._learnt(input.shape[0 if self.batch_first else 1] if input.dim() == 3 else None)
         weights = self._weights()
-        reason = _left_to_torch(input, weights) or self._misshapen(input, hx)
+        reason = left_to_torch(input, weights, hx) or self._misshapen(input, hx)
         if reason:
             return self._parent(input, hx, reason, lengths)
         batched = input.dim() == 3
@@ -143,8 +111,8 @@ class LSTM(torch.nn.LSTM):
             h0, c0 = hx if batched else (hx[0][:, None], hx[1][:, None])
         plan = self._plan()
         if lengths is not None:
-            plan = plan._replace(lengths=_lengths(lengths, x))
-        y, hn, cn, *cells = run(type(self).__name__, plan, x, h0, c0, weights)
+            plan = plan._replace(lengths=lengths_of(lengths, x))
+        y, hn, cn, *cells = self._run(plan, x, h0, c0, weights)
         if not batched:
             return y[:, 0], (hn[:, 0], cn[:, 0]), *(each[:, 0] for each in cells)
         return self._time_major(y), (hn, cn), *map(self._time_major, cells)
@@ -160,11 +128,11 @@ class LSTM(torch.nn.LSTM):
         if hx is None and self.learn_initial_state:
             hx = self._learnt(int(batch_sizes[0]))
         weights = self._weights()
-        reason = _left_to_torch(x, weights)
+        reason = left_to_torch(x, weights, hx)
         if not reason and (x.dim() != 2 or x.shape[-1] != self.input_size):
             reason = "an input of another size than the module's"
         if not reason and hx is not None:
-            reason = self._wrong_states(x, hx, int(batch_sizes[0]), 3)
+            reason = self._wrong_states(hx, int(batch_sizes[0]), 3)
         if reason:
             return self._parent(input, hx, reason)
         if hx is None:
@@ -172,18 +140,62 @@ class LSTM(torch.nn.LSTM):
         else:
             h0, c0 = self.permute_hidden(hx, sorted_indices)
         plan = self._plan()._replace(batch_sizes=batch_sizes)
-        y, hn, cn, *cells = run(type(self).__name__, plan, x, h0, c0, weights)
+        y, hn, cn, *cells = self._run(plan, x, h0, c0, weights)
         output, *more = (PackedSequence(each, batch_sizes, sorted_indices, unsorted_indices) for each in (y, *cells))
         return output, self.permute_hidden((hn, cn), unsorted_indices), *more
 
+    def _run(self, plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: list[Tensor | None]) -> Outputs:
+        if torch.compiler.is_compiling():  # when the graph runs, its parameters have no names
+            require_shapes(self, self._shapes())
+        try:
+            return run(type(self).__name__, plan, x, h0, c0, weights)
+        except ValueError:
+            require_shapes(self, self._shapes())
+            raise
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of every weight and bias."""
+        hidden, directions = self.hidden_size, 2 if self.bidirectional else 1
+        width = self.proj_size or hidden
+        found: dict[str, tuple[int, ...]] = {}
+        for at, names in enumerate(self._all_weights):
+            inputs = self.input_size if at < directions else directions * width
+            shapes = [(4 * hidden, inputs), (4 * hidden, width), *([(4 * hidden,)] * 2 if self.bias else [])]
+            found.update(zip(names, [*shapes, *([(width, hidden)] if self.proj_size else [])], strict=True))
+        return found
+
     def _parent(self, input: Any, hx: Any, reason: str, lengths: Any = None) -> tuple[Any, tuple[Tensor, Tensor]]:
-        output, states = super().forward(input, hx)  # which says what is wrong, if anything is
+        if lengths is None or not isinstance(input, Tensor) or self._misshapen(input, hx):
+            output, states = super().forward(input, hx)  # which says what is wrong, if anything is
         if lengths is not None:
-            raise NotImplementedError(f"lengths: expected an input that the kernels compute, got {reason}")
+            output, states = self._padded(input, hx, lengths)
         if self.return_cells:
             raise NotImplementedError(f"return_cells: expected an input that the kernels compute, got {reason}")
         _counters.note("fallback", reason)
         return output, states
+
+    def _padded(self, input: Tensor, hx: Any, lengths: Any) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """By PyTorch, which takes no row of length 0: such a row makes a step, and that is undone."""
+        rows = 0 if self.batch_first else 1
+        if input.dim() == 2:
+            states = hx if hx is None else (hx[0][:, None], hx[1][:, None])
+            y, (hn, cn) = self._padded(input.unsqueeze(rows), states, lengths)
+            return y.squeeze(rows), (hn[:, 0], cn[:, 0])
+        checked = lengths_of(lengths, self._time_major(input))
+        if input.shape[rows] == 0:
+            return super().forward(input, hx)
+        # The tensor itself where there is one: what records operations is to see where lengths come from.
+        known = lengths.cpu() if isinstance(lengths, Tensor) else torch.from_numpy(checked)
+        empty = (known == 0).to(input.device)
+        wide = empty[:, None, None] if self.batch_first else empty[:, None]
+        packed = pack_padded_sequence(
+            input.masked_fill(wide, 0), known.clamp(min=1), self.batch_first, enforce_sorted=False
+        )
+        output, states = super().forward(packed, hx)
+        y, _ = pad_packed_sequence(output, self.batch_first, total_length=input.shape[1 - rows])
+        before = map(torch.zeros_like, states) if hx is None else hx
+        hn, cn = (torch.where(empty[:, None], old.to(new), new) for old, new in zip(before, states, strict=True))
+        return y.masked_fill(wide, 0), (hn, cn)
 
     def _weights(self) -> list[Tensor | None]:
         """The parameters as they are now, KINDS for each layer and direction."""
@@ -227,53 +239,44 @@ class LSTM(torch.nn.LSTM):
             return "a sequence of length 0"
         if hx is None:
             return None
-        return self._wrong_states(input, hx, shape[1 - time] if len(shape) == 3 else 1, len(shape))
+        return self._wrong_states(hx, shape[1 - time] if len(shape) == 3 else 1, len(shape))
 
-    def _wrong_states(self, x: Tensor, hx: Any, batch: int, dim: int) -> str | None:
-        if not _is_pair(hx):
-            return "states that are no pair"
+    def _wrong_states(self, hx: Any, batch: int, dim: int) -> str | None:
         count = self.num_layers * (2 if self.bidirectional else 1)
-        for state, width in zip(hx, (self.proj_size or self.hidden_size, self.hidden_size), strict=True):
-            if not _is_like(state, x.dtype):
-                return "states of another type, dtype, layout or device than the input"
-            if state.shape != ((count, batch, width) if dim == 3 else (count, width)):
-                return "states of another size than expected"
-        return None
-
-
-def _lengths(lengths: Any, x: Tensor) -> Any:
-    if torch.compiler.is_compiling():  # checked by the kernels
-        return torch.as_tensor(lengths)
-    try:
-        # A copy: what the caller writes there later must not reach backward.
-        found = np.array(lengths.detach().cpu().numpy() if isinstance(lengths, Tensor) else lengths)
-    except ValueError as error:
-        raise TypeError(f"lengths: expected {x.shape[1]} integers, got {lengths}") from error
-    if found.size and found.dtype.kind not in "iu":
-        raise TypeError(f"lengths: expected integers, got dtype {found.dtype}")
-    if found.shape != (x.shape[1],):
-        raise ValueError(f"lengths: expected shape ({x.shape[1]},), got {found.shape}")
-    if found.size and not 0 <= found.min() <= found.max() <= x.shape[0]:
-        raise ValueError(f"lengths: expected each in 0..{x.shape[0]}, got {found.min()}..{found.max()}")
-    return found.astype(np.int64)
+        widths = self.proj_size or self.hidden_size, self.hidden_size
+        return wrong_states(hx, [(count, batch, width) if dim == 3 else (count, width) for width in widths])
 
 
 class LSTMCell(torch.nn.LSTMCell):
-    """``torch.nn.LSTMCell`` through the kernels of lstm_fast: same constructor, parameters, results and errors."""
+    """``torch.nn.LSTMCell`` through the kernels of lstm_fast: same constructor, parameters, results and errors.
+
+    But for a parameter of another shape than the module's sizes say: a RuntimeError names it.
+    """
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         own = self._parameters
-        weights = [own[n] if n in own else getattr(self, n) for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-        if type(hx) is tuple and len(hx) == 2 and not torch.compiler.is_compiling():
-            found = step(input, *hx, *weights)
-            if found is not None:
-                _counters.native[type(self).__name__] += 1
-                return found
-        reason = _left_to_torch(input, weights) or self._misshapen(input, hx)
-        if reason:
-            result = super().forward(input, hx)
-            _counters.note("fallback", reason)
-            return result
+        weights = [own[n] if n in own else getattr(self, n) for n in _CELL_NAMES]
+        try:
+            if type(hx) is tuple and len(hx) == 2 and not torch.compiler.is_compiling():
+                found = step(input, *hx, *weights)
+                if found is not None:
+                    _counters.native[type(self).__name__] += 1
+                    return found
+            reason = left_to_torch(input, weights, hx) or self._misshapen(input, hx)
+            if not reason:
+                return self._run(input, hx, weights)
+        except ValueError:
+            require_shapes(self, self._shapes())
+            raise
+        result = super().forward(input, hx)
+        _counters.note("fallback", reason)
+        return result
+
+    def _run(
+        self, input: Tensor, hx: tuple[Tensor, Tensor] | None, weights: list[Tensor | None]
+    ) -> tuple[Tensor, Tensor]:
+        if torch.compiler.is_compiling():  # when the graph runs, its parameters have no names
+            require_shapes(self, self._shapes())
         batched = input.dim() == 2
         x = input if batched else input[None]
         if hx is None:
@@ -283,16 +286,15 @@ class LSTMCell(torch.nn.LSTMCell):
         _, hn, cn = run(type(self).__name__, Plan(step=True), x, h0, c0, [*weights, None])
         return (hn, cn) if batched else (hn[0], cn[0])
 
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of every weight and bias."""
+        gates = 4 * self.hidden_size
+        wanted = (gates, self.input_size), (gates, self.hidden_size), (gates,), (gates,)
+        return dict(zip(_CELL_NAMES, wanted, strict=True))
+
     def _misshapen(self, input: Tensor, hx: Any) -> str | None:
         if input.dim() not in (1, 2) or input.shape[-1] != self.input_size:
             return "an input of another size than the module's"
         if hx is None:
             return None
-        if not _is_pair(hx):
-            return "states that are no pair"
-        for state in hx:
-            if not _is_like(state, input.dtype):
-                return "states of another type, dtype, layout or device than the input"
-            if state.shape != (*input.shape[:-1], self.hidden_size):
-                return "states of another size than expected"
-        return None
+        return wrong_states(hx, [(*input.shape[:-1], self.hidden_size)] * 2)
