@@ -176,6 +176,43 @@ def test_accelerate_warns_when_there_is_nothing_to_swap():
             function(1)
 
 
+class Sentence(torch.nn.Module):
+    def __init__(self, lstm):
+        super().__init__()
+        self.lstm = lstm
+        self.cell = torch.nn.LSTMCell(4, 4)
+        self.after = torch.nn.Linear(4, 2)
+        self.double()
+
+    def forward(self, x):
+        y, (hn, cn) = self.lstm(x)[:2]
+        return self.after(y).sum(0) + self.cell(y[-1], (hn[0], cn[0]))[0].sum()
+
+
+def test_a_graph_of_fx_can_be_accelerated():
+    model = lt.accelerate(Sentence(torch.nn.LSTM(3, 4)))
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+    wanted = model(x)
+    traced = lt.accelerate(torch.fx.symbolic_trace(lt.restore(model)))
+    lt.stats(reset=True)
+    torch.testing.assert_close(traced(x), wanted)
+    assert lt.stats() == {"native": {"LSTM": 1, "LSTMCell": 1}, "formula": {}, "fallback": {}}
+
+
+def test_a_tracer_of_fx_that_takes_our_modules_as_they_are():
+    """As the docstring of accelerate says; with what restore cannot take away."""
+
+    class Tracer(torch.fx.Tracer):
+        def is_leaf_module(self, module, name):
+            return isinstance(module, torch.nn.LSTM) or super().is_leaf_module(module, name)
+
+    model = Sentence(lt.LSTM(3, 4, return_cells=True))
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+    traced = torch.fx.GraphModule(model, Tracer().trace(model))
+    torch.testing.assert_close(traced(x), model(x))
+    assert lt.stats() == {"native": {"LSTM": 2}, "formula": {}, "fallback": {}}
+
+
 def test_reached_from_the_package():
     assert lf.torch is lt
     with pytest.raises(AttributeError, match="no_such_name"):

@@ -23,6 +23,16 @@ def accelerate(model: Model, report: bool = False) -> Model:
     and modules whose ``forward`` was replaced, are left alone, since their forward is their own. ``report=True`` prints
     what was swapped and what was left, and why. Warns when there was nothing to swap. TypeError if model is not a
     module.
+
+    ``torch.fx`` looks into every module that is not of ``torch.nn``, and does not get far in an LSTM. So trace first,
+    and accelerate the graph: ``accelerate(torch.fx.symbolic_trace(restore(model)))``. For a module that cannot be
+    restored, trace with a Tracer that takes it as it is::
+
+        class Tracer(torch.fx.Tracer):
+            def is_leaf_module(self, module, name):
+                return isinstance(module, torch.nn.LSTM) or super().is_leaf_module(module, name)
+
+        traced = torch.fx.GraphModule(model, Tracer().trace(model))
     """
     _require_module(model)
     swapped, left = [], []
@@ -44,7 +54,7 @@ def accelerate(model: Model, report: bool = False) -> Model:
 
 
 def restore(model: Model) -> Model:
-    """Undo :func:`accelerate`, before ONNX export, scripting or ``torch.fx``; returns the model.
+    """Undo :func:`accelerate`, before ONNX export, scripting or tracing by ``torch.fx``; returns the model.
 
     A module that computes what ``torch.nn.LSTM`` cannot, with ``return_cells`` or ``learn_initial_state``, and one of a
     class derived from ours stay as they are, and a warning names them. ``forget_bias`` is no such extra, since its
