@@ -128,6 +128,34 @@ def forward(
     return outputs if cells is None else (*outputs, from_numpy(cells)), reserve, saved
 
 
+def backward(
+    reserve: Any, gradients: Sequence[Tensor | None], wanted: Sequence[bool], saved: Sequence[Any]
+) -> list[Tensor | None]:
+    """Gradients of x, h0, c0 and the weights, None where none is wanted.
+
+    ``gradients`` are those of the outputs; ``saved``: x, y, the block and, of a step, the weights, as arrays.
+    """
+    dy, dhn, dcn, *dcells = map(array, gradients)
+    groups = grouped(wanted[3:])
+    kinds = [(w_ih, w_hh, b_ih or b_hh, w_hr) for w_ih, w_hh, b_ih, b_hh, w_hr in groups]
+    dx, dh0, dc0, found = _core.lstm_backward(
+        reserve,
+        dy,
+        dhn,
+        dcn,
+        (wanted[0], wanted[1], wanted[2], kinds),
+        tuple(saved),
+        torch.get_num_threads(),
+        *dcells,
+    )
+    parameters = []
+    for (_, _, b_ih, b_hh, _), (dw_ih, dw_hh, db, dw_hr) in zip(groups, found, strict=True):
+        # The two biases have equal gradients, in tensors of their own.
+        second = db.copy() if b_ih and b_hh else db
+        parameters += [dw_ih, dw_hh, db if b_ih else None, second if b_hh else None, dw_hr]
+    return [None if g is None else from_numpy(g) for g in (dx, dh0, dc0, *parameters)]
+
+
 def step(*tensors: Tensor | None) -> tuple[Tensor, Tensor] | None:
     """h and c after one step of one layer, without a graph; None if it is not that simple.
 
@@ -171,28 +199,10 @@ class _Stack(torch.autograd.Function):
         if reason:
             _counters.note("formula", reason)
             return (None, *_differentiable_backward(ctx.plan, wanted, gradients, x, h0, c0, weights))
-        dy, dhn, dcn, *dcells = (array(gradient) for gradient in gradients)
         saved = [array(x), array(y), array(block)]
         if ctx.plan.step:
             saved.append(grouped([array(weight) for weight in weights]))
-        groups = grouped(wanted[3:])
-        kinds = [(w_ih, w_hh, b_ih or b_hh, w_hr) for w_ih, w_hh, b_ih, b_hh, w_hr in groups]
-        dx, dh0, dc0, found = _core.lstm_backward(
-            ctx.reserve,
-            dy,
-            dhn,
-            dcn,
-            (wanted[0], wanted[1], wanted[2], kinds),
-            tuple(saved),
-            torch.get_num_threads(),
-            *dcells,
-        )
-        parameters = []
-        for (_, _, b_ih, b_hh, _), (dw_ih, dw_hh, db, dw_hr) in zip(groups, found, strict=True):
-            # The two biases have equal gradients, in tensors of their own.
-            second = db.copy() if b_ih and b_hh else db
-            parameters += [dw_ih, dw_hh, db if b_ih else None, second if b_hh else None, dw_hr]
-        return (None, *(None if g is None else from_numpy(g) for g in (dx, dh0, dc0, *parameters)))
+        return (None, *backward(ctx.reserve, gradients, wanted, saved))
 
 
 def _batched(gradients: Sequence[Tensor | None]) -> str | None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import _lstm_fast_core as _core
 from .. import reference
 from . import _counters
-from ._call import array, forward, grouped, needs_graph
+from ._call import array, backward, forward, needs_graph
 from ._plan import Plan
 
 # What both operators know of a call beside its tensors. biased, projected: which of the KINDS of weights there are.
@@ -201,26 +201,11 @@ def _backward(*arguments: Any) -> list[Tensor]:
         0 if a.seed is None else int(a.seed),
         a.biased,
     )
-    groups = grouped(_spread(a.wanted[3:], a.biased, a.projected, missing=False))
-    kinds = [(w_ih, w_hh, b_ih or b_hh, w_hr) for w_ih, w_hh, b_ih, b_hh, w_hr in groups]
-    dx, dh0, dc0, found = _core.lstm_backward(
-        reserve,
-        array(a.dy),
-        array(a.dhn),
-        array(a.dcn),
-        (a.wanted[0], a.wanted[1], a.wanted[2], kinds),
-        (array(a.x), array(a.y), array(a.block)),
-        torch.get_num_threads(),
-        array(a.dcells),
-    )
-    gradients = [dx, dh0, dc0]
-    for dw_ih, dw_hh, db, dw_hr in found:
-        gradients += [dw_ih, dw_hh, *((db, None if db is None else db.copy()) if a.biased else ())]
-        gradients += [dw_hr] if a.projected else []
-    return [
-        torch.from_numpy(gradient) if want and gradient is not None else a.x.new_empty(0)
-        for want, gradient in zip(a.wanted, gradients, strict=True)
-    ]
+    wanted = [*a.wanted[:3], *_spread(a.wanted[3:], a.biased, a.projected, missing=False)]
+    there = [True] * 3 + _spread([True] * len(a.weights), a.biased, a.projected, missing=False)
+    found = backward(reserve, (a.dy, a.dhn, a.dcn, a.dcells), wanted, [array(a.x), array(a.y), array(a.block)])
+    given = (gradient for gradient, has in zip(found, there, strict=True) if has)
+    return [a.x.new_empty(0) if gradient is None else gradient for gradient in given]
 
 
 @torch.library.register_fake("lstm_fast::lstm_backward")  # type: ignore[untyped-decorator]
