@@ -108,6 +108,14 @@ def test_ragged_batches():
     assert_close(rnn.pack_padded_sequence(found, lengths).data, wanted)
 
 
+@pytest.mark.parametrize("lengths", [torch.tensor([3]), torch.tensor([3.0, 2.0, 1.0])])
+def test_lengths_that_are_none(lengths):
+    module = make(3, 4)
+    function = compiled(grad(lambda x, lengths: module(x, lengths=lengths)[0].sum()))
+    with pytest.raises(Exception, match="lengths: expected 3 integers, got dtype"):  # of dynamo, around ours
+        function(normal(3, 3, 3), lengths)
+
+
 def test_transformed_and_plain_in_one_graph():
     _, ours = pair(3, 4)
     x = normal(5, 2, 3)

@@ -253,7 +253,10 @@ def _dropout_scale_fake(seed: Tensor, layer: int, shape: Sequence[int], dropout:
     return seed.new_empty(shape, dtype=dtype)
 
 
-@torch.library.register_vmap("lstm_fast::dropout_scale")  # type: ignore[untyped-decorator]
 def _dropout_scale_vmap(info: Any, in_dims: Any, seeds: Tensor, *others: Any) -> tuple[Tensor, int]:
     # of randomness="different"
     return torch.stack([torch.ops.lstm_fast.dropout_scale(seed, *others) for seed in seeds.unbind(in_dims[0])]), 0
+
+
+if hasattr(torch.library, "register_vmap"):  # in PyTorch 2.4 a loop of its own does the same, and warns of its cost
+    torch.library.register_vmap("lstm_fast::dropout_scale", _dropout_scale_vmap)

@@ -15,6 +15,7 @@ from ._checks import left_to_torch, lengths_of, require_shapes, wrong_states
 from ._plan import Plan
 
 BEYOND_TORCH = ("return_cells", "learn_initial_state")  # the extras of LSTM without which it computes something else
+States = tuple[Tensor, Tensor]  # h and c
 _CELL_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
@@ -93,7 +94,7 @@ class LSTM(torch.nn.LSTM):
         return super().extra_repr() + "".join(shown)
 
     def forward(
-        self, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None = None, *, lengths: Any = None
+        self, input: Tensor | PackedSequence, hx: States | None = None, *, lengths: Any = None
     ) -> tuple[Any, ...]:
         if isinstance(input, PackedSequence):
             return self._packed(input, hx, lengths)
@@ -121,7 +122,7 @@ class LSTM(torch.nn.LSTM):
         """[T,B,.] from what the user calls input; its own inverse."""
         return batch.transpose(0, 1) if self.batch_first else batch
 
-    def _packed(self, input: PackedSequence, hx: tuple[Tensor, Tensor] | None, lengths: Any) -> tuple[Any, ...]:
+    def _packed(self, input: PackedSequence, hx: States | None, lengths: Any) -> tuple[Any, ...]:
         if lengths is not None:
             raise ValueError("lengths: expected None with a PackedSequence, which has lengths of its own")
         x, batch_sizes, sorted_indices, unsorted_indices = input
@@ -164,7 +165,7 @@ class LSTM(torch.nn.LSTM):
             found.update(zip(names, [*shapes, *([(width, hidden)] if self.proj_size else [])], strict=True))
         return found
 
-    def _parent(self, input: Any, hx: Any, reason: str, lengths: Any = None) -> tuple[Any, tuple[Tensor, Tensor]]:
+    def _parent(self, input: Any, hx: Any, reason: str, lengths: Any = None) -> tuple[Any, States]:
         if lengths is None or not isinstance(input, Tensor) or self._misshapen(input, hx):
             output, states = super().forward(input, hx)  # which says what is wrong, if anything is
         if lengths is not None:
@@ -174,7 +175,7 @@ class LSTM(torch.nn.LSTM):
         _counters.note("fallback", reason)
         return output, states
 
-    def _padded(self, input: Tensor, hx: Any, lengths: Any) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def _padded(self, input: Tensor, hx: Any, lengths: Any) -> tuple[Tensor, States]:
         """By PyTorch, which takes no row of length 0: such a row makes a step, and that is undone."""
         rows = 0 if self.batch_first else 1
         if input.dim() == 2:
@@ -219,13 +220,13 @@ class LSTM(torch.nn.LSTM):
         later = torch.compiler.is_compiling() or unsupported()
         return Plan(layers, directions, self.dropout, seed if later else int(seed), cells=self.return_cells)
 
-    def _learnt(self, batch: int | None) -> tuple[Tensor, Tensor]:
+    def _learnt(self, batch: int | None) -> States:
         """The learnt initial state of so many rows, or without an axis of rows."""
         if batch is None:
             return self.h_0, self.c_0
         return self.h_0[:, None].expand(-1, batch, -1), self.c_0[:, None].expand(-1, batch, -1)
 
-    def _zeros(self, x: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+    def _zeros(self, x: Tensor, batch: int) -> States:
         count = self.num_layers * (2 if self.bidirectional else 1)
         h0 = x.new_zeros(count, batch, self.proj_size or self.hidden_size)
         return h0, h0 if self.proj_size == 0 else x.new_zeros(count, batch, self.hidden_size)
@@ -253,7 +254,7 @@ class LSTMCell(torch.nn.LSTMCell):
     But for a parameter of another shape than the module's sizes say: a RuntimeError names it.
     """
 
-    def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, input: Tensor, hx: States | None = None) -> States:
         own = self._parameters
         weights = [own[n] if n in own else getattr(self, n) for n in _CELL_NAMES]
         try:
@@ -272,9 +273,7 @@ class LSTMCell(torch.nn.LSTMCell):
         _counters.note("fallback", reason)
         return result
 
-    def _run(
-        self, input: Tensor, hx: tuple[Tensor, Tensor] | None, weights: list[Tensor | None]
-    ) -> tuple[Tensor, Tensor]:
+    def _run(self, input: Tensor, hx: States | None, weights: list[Tensor | None]) -> States:
         if torch.compiler.is_compiling():  # when the graph runs, its parameters have no names
             require_shapes(self, self._shapes())
         batched = input.dim() == 2

@@ -54,7 +54,7 @@ def accelerate(model: Model, report: bool = False) -> Model:
 
 
 def restore(model: Model) -> Model:
-    """Undo :func:`accelerate`, before ONNX export, scripting or tracing by ``torch.fx``; returns the model.
+    """Undo :func:`accelerate`, before ONNX export, scripting, quantization or ``torch.fx``; returns the model.
 
     A module that computes what ``torch.nn.LSTM`` cannot, with ``return_cells`` or ``learn_initial_state``, and one of a
     class derived from ours stay as they are, and a warning names them. ``forget_bias`` is no such extra, since its
