@@ -132,6 +132,19 @@ def test_transformed_and_plain_in_one_graph():
     assert lt.stats() == {"native": {"LSTM": 4}, "formula": {"a torch.func transform": 1}, "fallback": {}}
 
 
+@pytest.mark.parametrize("kind", ["layer", "cell"])
+def test_a_graph_made_before_does_not_serve_dual_numbers(kind):
+    """Of frozen modules: with gradients, PyTorch itself refuses to differentiate a compiled call that way."""
+    theirs, ours = pair(3, 4) if kind == "layer" else [each(3, 4).double() for each in (torch.nn.LSTMCell, lt.LSTMCell)]
+    ours.load_state_dict(theirs.state_dict())
+    ours.requires_grad_(False)
+    x = normal(*((5, 2, 3) if kind == "layer" else (2, 3)))
+    function = compiled(lambda x: ours(x)[0])
+    for _ in range(2):
+        assert_close(function(x), theirs(x)[0])
+        assert_close(dual(function, x), dual(lambda x: theirs(x)[0], x))
+
+
 def test_dropout_has_the_masks_of_a_plain_call():
     module = make(3, 20, 3, dropout=0.5)
     x = normal(2, 2, 3)

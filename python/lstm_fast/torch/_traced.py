@@ -1,6 +1,6 @@
 """Questions that torch.compile must not trace: answered while it traces, and constants of the graph from then on.
 
-Its guards see to it that a graph serves no other transform. Imported under the compiler only: this imports it.
+Imported under the compiler only: this imports it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from . import _call, _counters
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def unsupported() -> str | None:
-    """As in _call: what it reads is PyTorch's own state, which changes in the middle of a trace."""
+    """As in _call: what it reads is PyTorch's own state, which changes in the middle of a trace.
+
+    Of that at its start, the compiler's guards are to see that a graph is used under no other.
+    """
     return _call.unsupported()
 
 
