@@ -294,3 +294,18 @@ def test_traced():
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(module, (x,))
     assert torch.allclose(traced(2 * x)[0], module(2 * x)[0], atol=1e-6)
+
+
+def test_gradients_are_tensors_of_their_own():
+    """Those of the two biases are equal, but a change of one, as by clipping, is none of the other."""
+    for module, outputs in (
+        (lt.LSTM(3, 4), lambda module: module(torch.ones(2, 1, 3))[0]),
+        (lt.LSTMCell(3, 4), lambda module: module(torch.ones(1, 3))[0]),
+    ):
+        parameters = list(module.parameters())
+        found = torch.autograd.grad(outputs(module).sum(), parameters)
+        before = [gradient.clone() for gradient in found]
+        for at, gradient in enumerate(found):
+            gradient.zero_()
+            for later, expected in zip(found[at + 1 :], before[at + 1 :], strict=True):
+                assert torch.equal(later, expected)
