@@ -1,6 +1,6 @@
 // Backward through layers, directions and chunks of time, from the last.
 #include "dropout.h"
-#include "stack.h"
+#include "recompute.h"
 
 namespace lstm_fast {
 namespace {
@@ -19,6 +19,8 @@ class BackwardPass {
     for (int layer = 0; layer < s.layers; ++layer) {
       Arena measure(nullptr);
       BackwardWorkspace<T>(measure, plan.geometry(layer), plan.threads, plan.direct());
+      RecomputeWorkspace<T>(measure, plan.geometry(layer), plan.lean());
+      TransposedWeights<T>(measure, plan.geometry(layer), plan.lean());
       bytes = std::max(bytes, measure.used());
     }
     for (int crew = 0; crew < plan.crews(); ++crew) workspaces_[crew] = Block(bytes);
@@ -69,15 +71,6 @@ class BackwardPass {
     return layer == 0 ? args_.dx : between_[layer % 2];
   }
 
-  const T* output(int layer) const {
-    return layer == plan_.shape.layers - 1 ? args_.y : reserve_.y[static_cast<std::size_t>(layer)];
-  }
-
-  Sequence<T> input(int layer) const {
-    if (layer == 0) return args_.x;
-    return plan_.sequence(reserve_.dropped[static_cast<std::size_t>(layer - 1)]);
-  }
-
   Sequence<T> output_gradient(int layer) const {
     if (layer == plan_.shape.layers - 1) return args_.dy;
     return plan_.sequence(between_[(layer + 1) % 2]);
@@ -94,6 +87,8 @@ class BackwardPass {
     Arena arena(workspaces_[workspace].data());
     const bool direct = plan_.direct();
     const BackwardWorkspace<T> work(arena, g, plan_.threads, direct);
+    const RecomputeWorkspace<T> again(arena, g, plan_.lean());
+    const TransposedWeights<T> transposed(arena, g, plan_.lean());
     const DirectionReserve<T>& reserve = reserve_.of(plan_.shape, layer, direction);
     const index state = layer * plan_.shape.directions + direction;
     const WeightGradients<T>& dw = args_.weights[state];
@@ -101,6 +96,7 @@ class BackwardPass {
     const bool projected = g.P > 0;
 
     Turns turn(crew);
+    if (plan_.lean() && turn.mine()) transposed.fill(kernels, g, reserve);
     if (!direct && turn.mine()) std::fill_n(work.dw_ih, g.gates * g.padded_H * (g.I + 1), T(0));
     if (!direct && turn.mine()) std::fill_n(work.dw_hh, g.gates * g.padded_H * g.Ho, T(0));
     if (turn.mine()) std::fill_n(work.dw_hr, g.P * g.padded_H, T(0));
@@ -124,32 +120,43 @@ class BackwardPass {
     T* const direct_panel = work.direct_panel + crew.id() * g.direct_gradient_panel();
     const RowDeal own = plan_.rows_of(crew);
     const Part part = plan_.part_of(crew);
-    const Sequence<T> x = input(layer);
-    const Sequence<T> dy = output_gradient(layer);
-    const Sequence<T> dcells = cells_gradient(layer);
-    const T* const y = output(layer) + direction * g.Ho;
-    T* const dx = dx_of(layer, direction);
-    const BackwardChunk<T> whole{
+    const Place place{
+        .direction = direction,
+        .own = own,
+        .x = reserve_.input(plan_, args_.x, layer),
+        .y = reserve_.output(args_.y, layer) + direction * g.Ho,
+        .h0 = reserve.h0,
+        .dy = output_gradient(layer),
+        .dcells = cells_gradient(layer),
+        .dx = dx_of(layer, direction),
+        .inputs = g.I,
+        .first_row = first_row,
+        .saved_row = saved_row,
+        .c_row = c_row,
+        .c_next_row = c_next_row,
+    };
+    const bool lean = plan_.lean();
+    BackwardChunk<T> chunk{
         .I = g.I,
         .H = g.H,
         .Ho = g.Ho,
         .steps = 0,
         .first_row = first_row,
-        .saved_row = saved_row,
-        .c_row = c_row,
-        .c_next_row = c_next_row,
+        .saved_row = lean ? first_row : saved_row,
+        .c_row = lean ? first_row + 1 : c_row,
+        .c_next_row = lean ? first_row : c_next_row,
         .gate_stride = g.gate_stride,
         .unit_stride = g.unit_stride,
         .h_stride = g.h_stride,
-        .gates = reserve.gates,
-        .c = reserve.c,
-        .dy_rows = dy.data ? work.dy_rows : nullptr,
-        .dc_rows = dcells.data ? work.dc_rows : nullptr,
+        .gates = lean ? again.gates : reserve.gates,
+        .c = lean ? again.c : reserve.c,
+        .dy_rows = place.dy.data ? work.dy_rows : nullptr,
+        .dc_rows = place.dcells.data ? work.dc_rows : nullptr,
         .dh = work.dh,
         .dc = work.dc,
         .dgates = work.dgates,
-        .w_ih_t = reserve.w_ih_t,
-        .w_hh_t = reserve.w_hh_t,
+        .w_ih_t = lean ? transposed.w_ih_t : reserve.w_ih_t,
+        .w_hh_t = lean ? transposed.w_hh_t : reserve.w_hh_t,
         .w_hr_t = projected ? reserve.w_hr_t : nullptr,
         .dh_rows = work.dh_rows,
         .dx_rows = work.dx_rows,
@@ -167,56 +174,21 @@ class BackwardPass {
         .panel_h = work.panel_h,
         .panel_p = work.panel_p,
     };
-    BackwardChunk<T> chunk = whole;
     first_row[0] = 0;
     for (auto span = schedule.spans().rbegin(); span != schedule.spans().rend(); ++span) {
       if (company.halted(everybody, crew)) return;
-      index row = 0;
-      index saved = span->first_row + span->rows;
-      for (index s = 0; s < span->steps; ++s) {
-        const index step = span->step + span->steps - 1 - s;
-        const index active = schedule.active(step);
-        saved -= active;
-        first_row[s] = row;
-        saved_row[s] = saved;
-        c_row[s] = step == 0 ? 0 : g.B + saved - schedule.active(step - 1);
-        c_next_row[s] = g.B + saved;
-        const index count = own.count(active);
-        for (index number = 0; number < count; ++number) {
-          const index b = own.row(number);
-          const index t = plan_.time(direction, step, b);
-          const index original = schedule.original(b);
-          const index earlier = plan_.reversed(direction) ? t + 1 : t - 1;
-          work.x_rows[row + b] = schedule.find(x, t, original);
-          work.h_rows[row + b] =
-              step == 0 ? reserve.h0 + b * g.Ho : y + schedule.sequence_row(earlier, original) * plan_.width;
-          work.dy_rows[row + b] = dy.data ? schedule.find(dy, t, original) + direction * g.Ho : nullptr;
-          if (dcells.data) work.dc_rows[row + b] = schedule.find(dcells, t, original) + direction * g.H;
-          work.dx_rows[row + b] = dx ? dx + schedule.sequence_row(t, original) * g.I : nullptr;
-        }
-        row += active;
-      }
-      first_row[span->steps] = row;
+      place_rows(place, work, *span);
       chunk.steps = span->steps;
+      if (lean) again.fill(kernels, g, reserve, *span, {first_row, work.x_rows, work.h_rows}, crew, own);
       const Deal deal{crew.id(), crew.size()};
       if (plan_.copies_weights()) {
-        if (plan_.split_units) {
-          for (index s = 0; s < span->steps; ++s) {
-            crew.wait();
-            if (s > 0) kernels.backward_product(chunk, s - 1, part);
-            kernels.backward_cells(chunk, s, part);
-          }
-          crew.wait();
-          kernels.backward_product(chunk, span->steps - 1, part);
-        } else {
-          kernels.backward_steps(chunk, own);
-        }
+        run_steps(chunk, crew, own, part);
         crew.wait();
-        if (dx) kernels.input_gradient(chunk, crew.share(row, max_rows));
+        if (place.dx) kernels.input_gradient(chunk, crew.share(span->rows, max_rows));
       } else {
         kernels.backward_cells(chunk, 0, part);
         crew.wait();
-        kernels.direct_gradients(chunk, args_.weights_again[state], dx != nullptr, deal, direct_panel);
+        kernels.direct_gradients(chunk, args_.weights_again[state], place.dx != nullptr, deal, direct_panel);
       }
       if (wants_weights && !direct) {
         kernels.pack_panels(chunk, deal);
@@ -235,6 +207,69 @@ class BackwardPass {
       if (args_.dh0) std::copy_n(work.dh + b * g.h_stride, g.Ho, args_.dh0 + out * g.Ho);
       if (args_.dc0) std::copy_n(work.dc + b * g.unit_stride, g.H, args_.dc0 + out * g.H);
     }
+  }
+
+  void run_steps(const BackwardChunk<T>& chunk, const Crew& crew, RowDeal own, Part part) const {
+    if (!plan_.split_units) {
+      plan_.kernels.backward_steps(chunk, own);
+      return;
+    }
+    for (index s = 0; s < chunk.steps; ++s) {
+      crew.wait();
+      if (s > 0) plan_.kernels.backward_product(chunk, s - 1, part);
+      plan_.kernels.backward_cells(chunk, s, part);
+    }
+    crew.wait();
+    plan_.kernels.backward_product(chunk, chunk.steps - 1, part);
+  }
+
+  // Where the rows that a participant prepares in a layer and direction come from and go to.
+  struct Place {
+    int direction;
+    RowDeal own;
+    Sequence<T> x;
+    const T* y;
+    const T* h0;
+    Sequence<T> dy, dcells;
+    T* dx;
+    index inputs;  // width of x
+    index* first_row;
+    index* saved_row;
+    index* c_row;
+    index* c_next_row;
+  };
+
+  // Where the participant's rows of a chunk stand, in processing order.
+  void place_rows(const Place& place, const BackwardWorkspace<T>& work, const Span& span) const {
+    const Schedule& schedule = plan_.schedule;
+    const Shape& shape = plan_.shape;
+    index row = 0;
+    index saved = span.first_row + span.rows;
+    for (index s = 0; s < span.steps; ++s) {
+      const index step = span.step + span.steps - 1 - s;
+      const index active = schedule.active(step);
+      saved -= active;
+      place.first_row[s] = row;
+      place.saved_row[s] = saved;
+      place.c_row[s] = step == 0 ? 0 : shape.B + saved - schedule.active(step - 1);
+      place.c_next_row[s] = shape.B + saved;
+      const index count = place.own.count(active);
+      for (index number = 0; number < count; ++number) {
+        const index b = place.own.row(number);
+        const index t = plan_.time(place.direction, step, b);
+        const index original = schedule.original(b);
+        work.x_rows[row + b] = schedule.find(place.x, t, original);
+        work.h_rows[row + b] = plan_.h_before(place.h0, place.y, place.direction, step, b);
+        work.dy_rows[row + b] =
+            place.dy.data ? schedule.find(place.dy, t, original) + place.direction * plan_.Ho : nullptr;
+        if (place.dcells.data) {
+          work.dc_rows[row + b] = schedule.find(place.dcells, t, original) + place.direction * shape.H;
+        }
+        work.dx_rows[row + b] = place.dx ? place.dx + schedule.sequence_row(t, original) * place.inputs : nullptr;
+      }
+      row += active;
+    }
+    place.first_row[span.steps] = row;
   }
 
   const Plan<T>& plan_;

@@ -1,5 +1,26 @@
 // Forward over one chunk of time. Included inside a target region, once per instruction set.
 
+// acc = bias + x W_ih^T for M rows of x and the unit block whose panel is w.
+template <class V, int M, int N>
+LF_INLINE void input_sums(V (&acc)[M][N], const typename V::scalar* const (&x)[M], const typename V::scalar* w,
+                          index I) {
+  constexpr index width = N * V::lanes;
+  LF_UNROLL for (int n = 0; n < N; ++n) {
+    const V bias = V::load(w + I * width + n * V::lanes);
+    LF_UNROLL for (int m = 0; m < M; ++m) acc[m][n] = bias;
+  }
+  accumulate(acc, x, 0, 1, w, width, 0, I);
+}
+
+// Activated gates of one row and unit block in a gate row.
+template <class V, template <class> class Gates>
+LF_INLINE void store_gates(Gates<V> gates, typename V::scalar* to) {
+  gates.i.store(to);
+  gates.f.store(to + V::lanes);
+  gates.g.store(to + 2 * V::lanes);
+  gates.o.store(to + 3 * V::lanes);
+}
+
 // Pre-activations from x: unit block jb of M of the listed rows = bias + x W_ih^T.
 template <template <class> class CellOf, class V>
 struct InputProductJob {
@@ -12,15 +33,10 @@ struct InputProductJob {
   LF_NOINLINE void run(index number) const {
     constexpr int N = CellOf<V>::gates;
     constexpr index width = N * V::lanes;
-    const T* w = chunk.w_ih + jb * (chunk.I + 1) * width;
     const T* a[M];
     LF_UNROLL for (int m = 0; m < M; ++m) a[m] = chunk.x_rows[rows[number + m]];
     V acc[M][N];
-    LF_UNROLL for (int n = 0; n < N; ++n) {
-      const V bias = V::load(w + chunk.I * width + n * V::lanes);
-      LF_UNROLL for (int m = 0; m < M; ++m) acc[m][n] = bias;
-    }
-    accumulate(acc, a, 0, 1, w, width, 0, chunk.I);
+    input_sums(acc, a, chunk.w_ih + jb * (chunk.I + 1) * width, chunk.I);
     LF_UNROLL for (int m = 0; m < M; ++m) {
       T* gates = chunk.gates + rows[number + m] * chunk.gate_stride + jb * width;
       LF_UNROLL for (int n = 0; n < N; ++n) acc[m][n].store(gates + n * V::lanes);
@@ -119,13 +135,7 @@ LF_INLINE void finish_step(const ForwardChunk<typename V::scalar>& chunk, index 
         const index first = unit + p * V::lanes;
         store_columns(outputs, y_rows[m * row_step] + first, H - first);
       }
-      if constexpr (save) {
-        T* saved = gates + m * gate_step + p * width;
-        next.gates.i.store(saved);
-        next.gates.f.store(saved + V::lanes);
-        next.gates.g.store(saved + 2 * V::lanes);
-        next.gates.o.store(saved + 3 * V::lanes);
-      }
+      if constexpr (save) store_gates(next.gates, gates + m * gate_step + p * width);
     }
   }
 }

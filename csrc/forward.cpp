@@ -17,7 +17,7 @@ class ForwardPass {
     std::size_t bytes = 0;
     for (int layer = 0; layer < plan.shape.layers; ++layer) {
       Arena measure(nullptr);
-      ForwardWorkspace<T>(measure, plan.geometry(layer), plan.threads, saves(), plan.direct());
+      ForwardWorkspace<T>(measure, plan.geometry(layer), plan.threads, keeps_gates(), plan.direct() || lean());
       bytes = std::max(bytes, measure.used());
     }
     for (int crew = 0; crew < plan.crews(); ++crew) workspaces_[crew] = Block(bytes);
@@ -62,6 +62,8 @@ class ForwardPass {
 
  private:
   bool saves() const { return args_.reserve != nullptr; }
+  bool lean() const { return saves() && plan_.lean(); }
+  bool keeps_gates() const { return saves() && !plan_.lean(); }
 
   Sequence<T> input(int layer) const {
     if (layer == 0) return args_.x;
@@ -75,17 +77,21 @@ class ForwardPass {
     const Geometry<T> g = plan_.geometry(layer);
     Arena arena(workspaces_[workspace].data());
     const bool direct = plan_.direct();
-    const ForwardWorkspace<T> work(arena, g, plan_.threads, saves(), direct);
+    ForwardWorkspace<T> work(arena, g, plan_.threads, keeps_gates(), direct || lean());
     const DirectionReserve<T>& reserve = reserve_.of(plan_.shape, layer, direction);
+    if (lean()) {
+      work.w_ih = reserve.w_ih;
+      work.w_hh = reserve.w_hh;
+    }
     const index state = layer * plan_.shape.directions + direction;
     const Weights<T>& w = args_.weights[state];
     const T* h0 = args_.h0 + state * g.B * g.Ho;
-    T* const c = saves() ? reserve.c : work.c;
+    T* const c = keeps_gates() ? reserve.c : work.c;
 
     Turns turn(crew);
     if (!direct && turn.mine()) kernels.pack_weights(w.w_ih, g.H, g.I, w.b_ih, w.b_hh, true, work.w_ih);
     if (!direct && turn.mine()) kernels.pack_weights(w.w_hh, g.H, g.Ho, nullptr, nullptr, false, work.w_hh);
-    const bool copies = saves() && plan_.copies_weights();
+    const bool copies = keeps_gates() && plan_.copies_weights();
     if (copies && turn.mine()) kernels.pack_transposed(w.w_ih, g.H, g.I, reserve.w_ih_t);
     if (copies && turn.mine()) kernels.pack_transposed(w.w_hh, g.H, g.Ho, reserve.w_hh_t);
     if (w.w_hr && turn.mine()) kernels.pack_projection(w.w_hr, g.P, g.H, work.w_hr);
@@ -99,24 +105,28 @@ class ForwardPass {
       }
     }
 
-    index* const first_row = work.first_row + crew.id() * (g.chunk_steps + 1);
-    index* const c_row = work.c_row + crew.id() * (g.chunk_steps + 1);
-    index* const product_rows = work.product_rows + crew.id() * g.chunk_rows;
     const RowDeal own = plan_.rows_of(crew);
     const Part part = plan_.part_of(crew);
     const bool units = plan_.split_units;
-    // Each takes the input product of its part of the steps when all parts are as large: no gates then move from one
-    // core to another, and nobody waits between the two. Else the products are shared out evenly.
-    const bool own_product = units || (schedule.even() && g.B % crew.size() == 0);
-    const Sequence<T> x = input(layer);
-    T* const y = y_[static_cast<std::size_t>(layer)] + direction * g.Ho;
+    const Place place{
+        .direction = direction,
+        .own = own,
+        .own_product = !units && schedule.even() && g.B % crew.size() == 0,
+        .x = input(layer),
+        .y = y_[static_cast<std::size_t>(layer)] + direction * g.Ho,
+        .first_row = work.first_row + crew.id() * (g.chunk_steps + 1),
+        .c_row = work.c_row + crew.id() * (g.chunk_steps + 1),
+        .product_rows = work.product_rows + crew.id() * g.chunk_rows,
+        .x_rows = work.x_rows,
+    };
+    const bool cells = args_.cells && layer == plan_.shape.layers - 1;
     ForwardChunk<T> chunk{
         .I = g.I,
         .H = g.H,
         .Ho = g.Ho,
         .steps = 0,
-        .first_row = first_row,
-        .c_row = c_row,
+        .first_row = place.first_row,
+        .c_row = place.c_row,
         .gate_stride = g.gate_stride,
         .unit_stride = g.unit_stride,
         .h_stride = g.h_stride,
@@ -130,56 +140,41 @@ class ForwardPass {
         .h = {nullptr, nullptr},
         .u = work.u,
         .h_rows = {nullptr, nullptr},
-        .save = saves(),
+        .save = keeps_gates(),
     };
     for (const Span& span : schedule.spans()) {
       T** const y_rows = work.y_rows[(&span - schedule.spans().data()) % 2];
-      index row = 0;
-      index products = 0;
-      for (index s = 0; s < span.steps; ++s) {
-        const index step = span.step + s;
-        const index active = schedule.active(step);
-        first_row[s] = row;
-        c_row[s] = !saves() || step == 0 ? 0 : s == 0 ? g.B + span.first_row - schedule.active(step - 1) : c_row[s];
-        c_row[s + 1] = saves() ? g.B + span.first_row + row : 0;
-        const index count = own.count(active);
-        for (index number = 0; number < count; ++number) {
-          const index b = own.row(number);
-          const index t = plan_.time(direction, step, b);
-          const index original = schedule.original(b);
-          work.x_rows[row + b] = schedule.find(x, t, original);
-          if (own_product && !units) product_rows[products++] = row + b;
-          y_rows[row + b] = y + schedule.sequence_row(t, original) * plan_.width;
-        }
-        row += active;
-      }
-      first_row[span.steps] = row;
+      index products = place_rows(place, span, y_rows);
       chunk.steps = span.steps;
       chunk.y_rows = y_rows;
-      chunk.gates = saves() ? reserve.gates + span.first_row * g.gate_stride : work.gates;
+      chunk.gates = keeps_gates() ? reserve.gates + span.first_row * g.gate_stride : work.gates;
       for (int parity = 0; parity < 2; ++parity) {
         chunk.h[parity] = work.h[(span.step + parity) % 2];
         chunk.h_rows[parity] = work.h_rows[(span.step + parity) % 2];
       }
       if (company.halted(everybody, crew)) return;
+      if (lean()) {
+        copy_rows(c, reserve.c + span.first_kept * g.unit_stride, g.unit_stride, own, place.first_row[1]);
+        if (units) crew.wait();
+      }
       if (direct) {
         kernels.direct_step(chunk, w, crew.share((g.H + g.lanes - 1) / g.lanes),
                             work.direct_panel + crew.id() * g.direct_panel());
         crew.wait();
       } else {
-        if (units || !own_product) {
-          const Range share = units ? Range{0, row} : crew.share(row, max_rows);
-          for (index shared = share.begin; shared < share.end; ++shared) product_rows[products++] = shared;
+        if (!place.own_product) {
+          const Range share = units ? Range{0, span.rows} : crew.share(span.rows, max_rows);
+          for (index shared = share.begin; shared < share.end; ++shared) place.product_rows[products++] = shared;
         }
-        kernels.input_product(chunk, product_rows, products, part.blocks);
-        if (!own_product) crew.wait();
-        const index together = units ? 1 : span.steps;
-        for (index s = 0; s < span.steps; s += together) {
-          kernels.forward_steps(chunk, {s, s + together}, part);
-          if (units) crew.wait();
+        kernels.input_product(chunk, place.product_rows, products, part.blocks);
+        if (!units && !place.own_product) crew.wait();
+        if (cells && lean()) {
+          run_with_cells(chunk, span.step, direction, crew, own, part);
+        } else {
+          run_steps(chunk, crew, part);
         }
       }
-      if (args_.cells && layer == plan_.shape.layers - 1) copy_cells(chunk, span.step, direction, own);
+      if (cells && !lean()) copy_cells(chunk, span.step, direction, own);
     }
     if (schedule.spans().empty()) crew.wait();  // for the states
     for (index number = 0; number < own.count(g.B); ++number) {
@@ -188,6 +183,72 @@ class ForwardPass {
       const index out = state * g.B + schedule.original(b);
       std::copy_n(work.h[length % 2] + b * g.h_stride, g.Ho, args_.hn + out * g.Ho);
       std::copy_n(c + last_c_row(g, b) * g.unit_stride, g.H, args_.cn + out * g.H);
+    }
+  }
+
+  // Where the rows that a participant prepares in a layer and direction come from and go to.
+  struct Place {
+    int direction;
+    RowDeal own;
+    // Each takes the input product of the rows of its steps when all have as many: no row of gates then moves from one
+    // core to another, and nobody waits between the two. So it is with units that are shared out. Else the products
+    // are, evenly.
+    bool own_product;
+    Sequence<T> x;
+    T* y;
+    index* first_row;
+    index* c_row;
+    index* product_rows;
+    const T** x_rows;
+  };
+
+  // Where the participant's rows of a chunk stand. Returns how many of them it is already known to take the input
+  // product of.
+  index place_rows(const Place& place, const Span& span, T** y_rows) const {
+    const Schedule& schedule = plan_.schedule;
+    const index after_c0 = plan_.shape.B + span.first_row;
+    index row = 0;
+    index products = 0;
+    for (index s = 0; s < span.steps; ++s) {
+      const index step = span.step + s;
+      const index active = schedule.active(step);
+      place.first_row[s] = row;
+      if (s == 0) place.c_row[0] = keeps_gates() && step > 0 ? after_c0 - schedule.active(step - 1) : 0;
+      place.c_row[s + 1] = keeps_gates() ? after_c0 + row : 0;
+      const index count = place.own.count(active);
+      for (index number = 0; number < count; ++number) {
+        const index b = place.own.row(number);
+        const index t = plan_.time(place.direction, step, b);
+        const index original = schedule.original(b);
+        place.x_rows[row + b] = schedule.find(place.x, t, original);
+        if (place.own_product) place.product_rows[products++] = row + b;
+        y_rows[row + b] = place.y + schedule.sequence_row(t, original) * plan_.width;
+      }
+      row += active;
+    }
+    place.first_row[span.steps] = row;
+    return products;
+  }
+
+  void run_steps(const ForwardChunk<T>& chunk, const Crew& crew, Part part) const {
+    const index together = plan_.split_units ? 1 : chunk.steps;
+    for (index s = 0; s < chunk.steps; s += together) {
+      plan_.kernels.forward_steps(chunk, {s, s + together}, part);
+      if (plan_.split_units) crew.wait();
+    }
+  }
+
+  // The steps of a chunk one by one, since c does not stay: after each it goes to the caller's cells.
+  void run_with_cells(const ForwardChunk<T>& chunk, index first, int direction, const Crew& crew, RowDeal own,
+                      Part part) const {
+    ForwardChunk<T> step = chunk;
+    step.steps = 1;
+    for (index s = 0; s < chunk.steps; ++s, ++step.first_row, ++step.c_row) {
+      run_steps(step, crew, part);
+      copy_cells(step, first + s, direction, own);
+      if (plan_.split_units) crew.wait();
+      std::swap(step.h[0], step.h[1]);
+      std::swap(step.h_rows[0], step.h_rows[1]);
     }
   }
 
@@ -208,7 +269,7 @@ class ForwardPass {
   // The row of c that holds the state of sorted row b after its last step.
   index last_c_row(const Geometry<T>& g, index b) const {
     const index length = plan_.schedule.length(b);
-    if (!saves() || length == 0) return b;
+    if (!keeps_gates() || length == 0) return b;
     const Span& span = *std::prev(std::partition_point(plan_.schedule.spans().begin(), plan_.schedule.spans().end(),
                                                        [=](const Span& s) { return s.step < length; }));
     index row = g.B + span.first_row + b;

@@ -9,6 +9,8 @@
 
 #include "forward-inl.h"
 
+#include "recompute-inl.h"
+
 #include "backward-inl.h"
 
 #include "direct-inl.h"
@@ -42,6 +44,8 @@ constexpr LayerKernels<typename V::scalar> layer_kernels() {
           unpack_projection<V>,
           input_product<CellOf, V>,
           forward_steps<CellOf, V>,
+          recompute_gates<CellOf, V>,
+          recompute_cells<CellOf, V>,
           backward_steps<CellOf, V>,
           backward_cells<CellOf, V>,
           backward_product<CellOf, V>,

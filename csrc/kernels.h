@@ -86,6 +86,21 @@ struct BackwardChunk {
   T* panel_p;  // [P][rows]
 };
 
+// A chunk of which forward kept c before its first step only. Rows run in processing order, as in BackwardChunk.
+template <class T>
+struct RecomputeChunk {
+  index I, H, Ho;
+  index steps;
+  const index* first_row;  // [steps+1]
+  index gate_stride, unit_stride;
+  const T* const* x_rows;
+  const T* const* h_rows;  // h before the step
+  const T* w_ih;           // packed, as in ForwardChunk
+  const T* w_hh;
+  T* gates;  // out: activated
+  T* c;  // row r: out, the state after row r of the chunk; from first_row[steps] on: in, the states before the chunk
+};
+
 // A participant's number and how many there are.
 struct Deal {
   index id, size;
@@ -122,6 +137,8 @@ struct LayerKernels {
   void (*input_product)(const ForwardChunk<T>&, const index* rows, index count, Range unit_blocks);
   // Participants that share rows must meet after every step; those with a projection cannot share any.
   void (*forward_steps)(const ForwardChunk<T>&, Range steps, Part part);
+  void (*recompute_gates)(const RecomputeChunk<T>&, Range rows);
+  void (*recompute_cells)(const RecomputeChunk<T>&, RowDeal rows);  // after the gates
   void (*backward_steps)(const BackwardChunk<T>&, RowDeal rows);
   // The same without projection in two halves, between which participants that share rows must meet: gradients of the
   // pre-activations and of c, then of h.

@@ -46,6 +46,13 @@ std::vector<const char*> isas_usable();  // best first
 template <class T>
 double fma_peak(const Isa& isa, double seconds);
 
+// What a training forward keeps for backward. Results do not depend on it.
+enum class Save {
+  gates,  // the activated gates and c of every step
+  lean,   // c at the boundaries of chunks of time: backward computes the gates again. Of no effect for one step of few
+          // rows
+};
+
 struct Shape {
   index T, B, I, H;
   index P = 0;
@@ -58,6 +65,7 @@ struct Shape {
   // The caller gives backward the weights that forward had: the reserve need not hold a copy of them. Of no effect but
   // for one step without projection, which the copy would slow down.
   bool weights_again = false;
+  Save save = Save::gates;  // of no effect in inference
 };
 
 // A [T,B,width] input whose rows are dense: element (t,b,k) is data[t*t_stride + b*b_stride + k]. Strides may be 0 or
@@ -175,30 +183,33 @@ struct BackwardArgs {
   const Weights<T>* weights_again = nullptr;  // [L*D], if the shape says so
 };
 
-// The activated gates and the cell states that forward saved, in plain layout: gates [4,T,B,H], c [T,B,H].
+// The activated gates and the cell states of forward, in plain layout: gates [4,T,B,H], c [T,B,H].
 template <class T>
 struct StatesArgs {
   Shape shape;
+  Sequence<T> x;  // x, y: as in BackwardArgs
+  const T* y;
+  const std::byte* reserve;
   const index* lengths;
   bool dropout;
-  const std::byte* reserve;
   int layer;
   int direction;
   T* gates;
   T* c;
+  Poll poll;
 };
 
 // Bytes of the reserve; throws std::bad_alloc when they exceed the address space.
 template <class T>
 std::size_t reserve_bytes(const Isa& isa, Cell cell, const Shape& shape, const index* lengths, bool dropout);
 
-// Both return false if `poll` asked to stop: outputs are then undefined. They throw std::bad_alloc before any work,
+// All return false if `poll` asked to stop: outputs are then undefined. They throw std::bad_alloc before any work,
 // never later. A reserve belongs to the instruction set that wrote it.
 template <class T>
 bool forward(const Isa& isa, Cell cell, const ForwardArgs<T>& args);
 template <class T>
 bool backward(const Isa& isa, Cell cell, const BackwardArgs<T>& args);
 template <class T>
-void states(const Isa& isa, Cell cell, const StatesArgs<T>& args);
+bool states(const Isa& isa, Cell cell, const StatesArgs<T>& args);
 
 }  // namespace lstm_fast

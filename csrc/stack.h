@@ -38,6 +38,9 @@ struct Plan {
   // Whether it is one step, which packs no weights as a whole: see direct-inl.h.
   bool direct() const { return shape.T == 1 && shape.P == 0; }
 
+  // Whether backward computes the gates again.
+  bool lean() const { return shape.save == Save::lean && !direct(); }
+
   // Whether the reserve has the weights that backward needs.
   bool copies_weights() const { return !(shape.weights_again && direct()); }
 
@@ -51,6 +54,12 @@ struct Plan {
   index time(int direction, index step, index row) const {
     return reversed(direction) ? schedule.length(row) - 1 - step : step;
   }
+  // h before step `step` of sorted row b: in h0 [B,Ho], sorted too, or in the columns of y that are the direction's.
+  const T* h_before(const T* h0, const T* y, int direction, index step, index b) const {
+    if (step == 0) return h0 + b * Ho;
+    return y + schedule.sequence_row(time(direction, step - 1, b), schedule.original(b)) * width;
+  }
+
   // The sorted rows that a participant prepares and finishes, and works on if rows are split. In blocks when all are
   // active to the end; in turn when they are not, so that every participant has as many as the others at every step.
   RowDeal rows_of(const Crew& crew) const {
@@ -222,6 +231,15 @@ void sort_rows(const Schedule& schedule, const T* from, index width, T* to, inde
   }
 }
 
+// The dealt ones of the first `active` rows at `stride`.
+template <class T>
+void copy_rows(const T* from, T* to, index stride, RowDeal own, index active) {
+  for (index number = 0; number < own.count(active); ++number) {
+    const index row = own.row(number);
+    std::copy_n(from + row * stride, stride, to + row * stride);
+  }
+}
+
 // Zeros in what stands beyond each row's length of a [T,B,width] array.
 template <class T>
 void clear_padding(const Schedule& schedule, const Crew& crew, T* array, index width) {
@@ -256,8 +274,17 @@ struct StackReserve {
       y.push_back(last ? nullptr : arena.take<T>({plan.schedule.sequence_rows(), plan.width}));
       dropped.push_back(last || !dropout ? y.back() : arena.take<T>({plan.schedule.sequence_rows(), plan.width}));
       for (int direction = 0; direction < s.directions; ++direction)
-        directions.emplace_back(arena, plan.geometry(layer), plan.copies_weights());
+        directions.emplace_back(arena, plan.geometry(layer), plan.copies_weights(), plan.lean());
     }
+  }
+
+  // What a layer read and wrote, given the user's x and y.
+  Sequence<T> input(const Plan<T>& plan, const Sequence<T>& x, int layer) const {
+    return layer == 0 ? x : plan.sequence(dropped[static_cast<std::size_t>(layer - 1)]);
+  }
+  const T* output(const T* last, int layer) const {
+    const auto at = static_cast<std::size_t>(layer);
+    return at + 1 == y.size() ? last : y[at];
   }
 
   const DirectionReserve<T>& of(const Shape& shape, int layer, int direction) const {

@@ -1,5 +1,8 @@
 // lstm_forward: check, unpack, release the GIL, call.
+#include <pybind11/stl.h>
+
 #include <memory>
+#include <optional>
 
 #include "arrays.h"
 #include "bindings.h"
@@ -15,7 +18,8 @@ struct Request {
   py::list weights;    // tuples (w_ih, w_hh, b_ih, b_hh, w_hr) of the layers and directions
   py::object lengths;  // batch_sizes if packed
   int layers, directions;
-  bool reverse, save;
+  bool reverse;
+  std::optional<Save> save;  // none: inference
   Dropout dropout;
   Form form;
   int threads;
@@ -46,6 +50,7 @@ py::tuple forward_of(const Request& request) {
       .reverse = request.reverse,
       .packed = packed,
       .weights_again = cell && request.save,
+      .save = request.save.value_or(Save::gates),
   };
   find_hidden_sizes<T>(request.weights, &shape);
   const StackWeights<T> weights(request.weights, shape);
@@ -118,8 +123,9 @@ py::tuple forward_of(const Request& request) {
 }
 
 py::tuple lstm_forward(const py::object& x, const py::object& h0, const py::object& c0, const py::list& weights,
-                       const py::object& lengths, int layers, int directions, bool reverse, bool save, double dropout,
-                       std::uint64_t seed, Form form, int threads, const py::object& block, bool cells) {
+                       const py::object& lengths, int layers, int directions, bool reverse, std::optional<Save> save,
+                       double dropout, std::uint64_t seed, Form form, int threads, const py::object& block,
+                       bool cells) {
   if (cells && !save) throw py::value_error("cells: expected False without save");
   const auto run = float_dtype(x, "x") == 'f' ? forward_of<float> : forward_of<double>;
   return run(

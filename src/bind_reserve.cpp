@@ -17,20 +17,26 @@ py::tuple states_of(const Reserve& reserve, int layer, int direction) {
   const Shape& shape = reserve.shape;
   const py::array gates = empty_array(reserve.code, {4, shape.T, shape.B, shape.H});
   const py::array c = empty_array(reserve.code, {shape.T, shape.B, shape.H});
-  const StatesArgs<T> args{
+  StatesArgs<T> args{
       .shape = shape,
+      .x = sequence_of<T>(reserve.saved->x),
+      .y = data_of<T>(reserve.saved->y),
+      .reserve = bytes_of(reserve.saved->block),
       .lengths = reserve.lengths_or_null(),
       .dropout = reserve.dropout.p > 0,
-      .reserve = bytes_of(reserve.saved->block),
       .layer = layer,
       .direction = direction,
       .gates = data_of<T>(gates),
       .c = data_of<T>(c),
+      .poll = {},
   };
+  bool done;
   {
-    const WithoutGil released;
-    states(*reserve.isa, Cell::lstm, args);
+    WithoutGil released;
+    args.poll = released.poll();
+    done = states(*reserve.isa, Cell::lstm, args);
   }
+  if (!done) throw py::error_already_set();
   return py::make_tuple(gates, c);
 }
 
@@ -111,6 +117,10 @@ void bind_reserve(py::module_& module) {
   module.def("describe_reserve", describe, py::arg("isa"), py::arg("code"), py::arg("steps"), py::arg("batch"),
              py::arg("inputs"), py::arg("hidden"), py::arg("proj"), py::arg("layers"), py::arg("directions"),
              py::arg("lengths"), py::arg("packed"), py::arg("dropout"), py::arg("seed"), py::arg("biased"));
+  py::native_enum<Save>(module, "Save", "enum.Enum", "What a training forward keeps.")
+      .value("gates", Save::gates)
+      .value("lean", Save::lean)
+      .finalize();
   py::native_enum<Form>(module, "Form", "enum.Enum", "How a call shapes its arrays.")
       .value("layer", Form::layer)
       .value("stack", Form::stack)

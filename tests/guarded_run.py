@@ -93,7 +93,7 @@ def check(problem: Problem, at: str, library: str) -> None:
     fenced = problem.replace(**{name: guarded(value, at) for name, value in problem.arrays.items()})
     turned = fenced.replace(x=batch_major(problem.x, at), dy=batch_major(problem.dy, at))
     with GuardMalloc(library, at):
-        results = [solve(fenced), solve(turned)]
+        results = [solve(fenced), solve(turned), solve(turned, save="lean")]
         again = lf.ops.lstm_forward(**fenced.forward, save=None)
         cell = lf.ops.lstm_cell(**fenced.cell) if h is not None else None
     for result in results:

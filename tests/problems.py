@@ -129,10 +129,10 @@ def random_shapes(count: int, seed: int) -> list[Shape]:
     return [tuple(generator.choice(SIZES) for _ in range(4)) for _ in range(count)]  # type: ignore[misc]
 
 
-def solve(problem: Problem, implementation: Any = None) -> dict[str, Array]:
-    """Forward and backward through ``lf.ops`` or a module with the same functions (``lf.reference``)."""
+def solve(problem: Problem, implementation: Any = None, **options: Any) -> dict[str, Array]:
+    """Forward, with these options, and backward through ``lf.ops`` or a module with the same functions."""
     implementation = implementation or lf.ops
-    y, hn, cn, reserve = implementation.lstm_forward(**problem.forward)
+    y, hn, cn, reserve = implementation.lstm_forward(**problem.forward, **options)
     grads = implementation.lstm_backward(reserve, **problem.backward)
     return {"y": y, "hn": hn, "cn": cn} | {f"d{name}": value for name, value in grads.items()}
 

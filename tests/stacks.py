@@ -138,7 +138,9 @@ def layer_of(stack: Stack, **options: Any) -> lf.LSTM:
     return layer
 
 
-def solve_stack(stack: Stack, *, dropout: float = 0.0, seed: int | None = None, **options: Any) -> dict[str, Array]:
+def solve_stack(
+    stack: Stack, *, dropout: float = 0.0, seed: int | None = None, save: str = "gates", **options: Any
+) -> dict[str, Array]:
     """Forward and backward through ``lf.LSTM``."""
     layer = layer_of(stack, dropout=dropout, **options)
 
@@ -146,7 +148,8 @@ def solve_stack(stack: Stack, *, dropout: float = 0.0, seed: int | None = None, 
         return np.ascontiguousarray(value.swapaxes(0, 1)) if layer.batch_first else value
 
     lengths = None if stack.lengths is None else list(stack.lengths)
-    y, (hn, cn), reserve = layer.forward(turn(stack.x), (stack.h0, stack.c0), lengths=lengths, dropout_seed=seed)
+    given = {"lengths": lengths, "save": save, "dropout_seed": seed}
+    y, (hn, cn), reserve = layer.forward(turn(stack.x), (stack.h0, stack.c0), **given)
     grads = layer.backward(reserve, turn(stack.dy), (stack.dhn, stack.dcn))
     result = {"y": turn(y), "hn": hn, "cn": cn, "dx": turn(grads.x), "dh0": grads.state[0], "dc0": grads.state[1]}
     return result | {f"d{name}": value for name, value in grads.parameters.items()}

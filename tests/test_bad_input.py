@@ -250,17 +250,25 @@ def test_y_is_read_only(problem):
         y[0, 0, 0] = 1
 
 
-@pytest.mark.parametrize("name", ["truncate", "grad_clip", "resets", "save"])
+@pytest.mark.parametrize("name", ["truncate", "grad_clip", "resets"])
 def test_training_options_that_come_later_say_so(name, problem):
-    value = {"truncate": 2, "grad_clip": 1.0, "save": "lean", "resets": np.zeros((T, B), bool)}
+    value = {"truncate": 2, "grad_clip": 1.0, "resets": np.zeros((T, B), bool)}
     with pytest.raises(NotImplementedError, match=name):
         make_layer(problem).forward(problem.x, **{name: value[name]})
-    if name == "save":
-        with pytest.raises(NotImplementedError, match="save"):
-            lf.ops.lstm_forward(**problem.forward, save="lean")
 
 
-@pytest.mark.parametrize("save", ["all", "", 3, True])
-def test_unknown_save(save, problem):
-    with pytest.raises((TypeError, ValueError), match="save"):
-        lf.ops.lstm_forward(**problem.forward, save=save)
+@pytest.mark.parametrize(
+    ("save", "error"), [("all", ValueError), ("", ValueError), ("Lean", ValueError), (3, TypeError), (True, TypeError)]
+)
+def test_unknown_save(save, error, problem):
+    choices = "a string or None" if error is TypeError else "'gates', 'lean' or None"
+    for functions in (lf.ops, lf.reference):
+        with pytest.raises(error, match=f"^save: expected {choices}, got"):
+            functions.lstm_forward(**problem.forward, save=save)
+    with pytest.raises(error, match=f"^save: expected {choices}, got"):
+        make_layer(problem).forward(problem.x, save=save)
+
+
+def test_training_saves_something(problem):
+    with pytest.raises(ValueError, match=r"^save: expected 'gates' or 'lean', got None; call"):
+        make_layer(problem).forward(problem.x, save=None)

@@ -41,6 +41,7 @@ def test_special_values_have_the_same_bits_everywhere(problem):
     for name in core.isas_usable():
         lf.set_isa(name)
         assert_all_same_bits(solve(problem), first, f"on {name}")
+        assert_all_same_bits(solve(problem, save="lean"), first, f"lean, on {name}")
         for key, value in zip(("y", "hn", "cn"), lf.ops.lstm_forward(**problem.forward, save=None), strict=False):
             assert_same_bits(value, first[key], f"{key} of inference on {name}")
     for row in {0, problem.shape[1] - 1}:

@@ -129,6 +129,7 @@ def test_no_flag_that_changes_numbers():
 def test_index_arithmetic_is_64_bits():
     """A product of sizes in int is wrong beyond 2^31; int counts lanes, gates, and rows and vectors of a tile only."""
     names = ("forward.cpp", "backward.cpp", "layout.h", "stack.h", "forward-inl.h", "backward-inl.h")
+    names += ("states.cpp", "recompute.h", "recompute-inl.h")
     wide = [path for path in sources(CSRC, SRC) if path.name in names]
     assert len(wide) == len(names)
     assert not hits(r"\b(int|unsigned)\s+(t|b|step|steps|batch|row|rows|unit|units|k|T|B|I|H|stride|offset)\b", wide)

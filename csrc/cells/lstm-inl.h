@@ -21,13 +21,15 @@ template <class V>
 struct LstmCell {
   static constexpr int gates = 4;
 
+  static LF_INLINE V next_c(V i, V f, V g, V c_prev) { return fma(f, c_prev, mul(i, g)); }
+
   // a: pre-activations
   static LF_INLINE LstmStep<V> forward(LstmGates<V> a, V c_prev) {
     const V i = sigmoid(a.i);
     const V f = sigmoid(a.f);
     const V g = tanh(a.g);
     const V o = sigmoid(a.o);
-    const V c = fma(f, c_prev, mul(i, g));
+    const V c = next_c(i, f, g, c_prev);
     return {{i, f, g, o}, c, mul(o, tanh(c))};
   }
 

@@ -6,9 +6,10 @@ import importlib
 from typing import Any
 
 from . import ops, reference
+from ._results import Gradients
 from .clip import clip_grad_norm, clip_grad_value
 from .config import get_num_threads, isa, set_isa, set_num_threads, set_spare_memory, show_config, threads
-from .layers import LSTM, Gradients
+from .layers import LSTM
 from .stream import Stream
 
 __version__ = "0.1.0"

@@ -61,9 +61,17 @@ def real_numbers(value: Any, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
     return array.astype(dtype, copy=False)
 
 
+def save_choice(value: str | None) -> str | None:
+    """Value, 'gates', 'lean' or None; TypeError if it is no string, ValueError if it is another one."""
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"save: expected a string or None, got {type(value).__name__}")
+    if value not in ("gates", "lean", None):
+        raise ValueError(f"save: expected 'gates', 'lean' or None, got {value!r}")
+    return value
+
+
 # Option: the values that this version takes.
 _SCOPE: dict[str, tuple[Any, ...]] = {
-    "save": ("gates", None),
     "truncate": (None,),
     "grad_clip": (None,),
     "resets": (None,),
@@ -74,13 +82,8 @@ def require_in_scope(**options: Any) -> None:
     """Raise NotImplementedError if an option asks for what a later version brings."""
     for name, value in options.items():
         allowed = _SCOPE[name]
-        if name == "save" and not (value is None or isinstance(value, str)):
-            raise TypeError(f"save: expected a string or None, got {type(value).__name__}")
-        if value is None or isinstance(value, (bool, int, float, str)):
-            if value in allowed:
-                continue
-            if name == "save" and value != "lean":
-                raise ValueError(f"save: expected 'gates', 'lean' or None, got {value!r}")
+        if (value is None or isinstance(value, (bool, int, float, str))) and value in allowed:
+            continue
         given = repr(value) if np.isscalar(value) else type(value).__name__
         choices = " or ".join(repr(choice) for choice in allowed)
         raise NotImplementedError(f"{name}: this version takes {choices} only, got {given}")

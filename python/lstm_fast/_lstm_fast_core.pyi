@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from enum import Enum
 from typing import Any
 
 from numpy.typing import NDArray
@@ -32,6 +33,10 @@ def describe_reserve(
     biased: bool,
 ) -> Reserve: ...
 
+class Save(Enum):
+    gates = ...
+    lean = ...
+
 class Form:
     layer: Form
     stack: Form
@@ -47,7 +52,7 @@ def lstm_forward(
     layers: int,
     directions: int,
     reverse: bool,
-    save: bool,
+    save: Save | None,
     dropout: float,
     seed: int,
     form: Form,

@@ -10,7 +10,7 @@ import numpy as np
 from ._arguments import limit as checked_limit
 
 if TYPE_CHECKING:
-    from .layers import Gradients
+    from ._results import Gradients
 
 
 def clip_grad_norm(grads: Gradients, max_norm: float) -> float:

@@ -4,66 +4,23 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _lstm_fast_core as _core
-from ._arguments import flag, integer, limit, require_in_scope
+from ._arguments import flag, integer, limit, require_in_scope, save_choice
 from ._axes import arranged, as_array, time_major
 from ._parameters import KINDS, Sizes, infer_options, initial_parameters, load_parameters
+from ._results import Gradients, LayerReserve
 from .stream import Stream
 
 Array = NDArray[Any]
 State = tuple[Array, Array]
 
 LARGEST = 2**62  # size: no array has more elements
-
-
-@dataclass(eq=False)
-class Gradients:
-    """What :meth:`LSTM.backward` returns: gradients in the shapes and under the names of what they belong to."""
-
-    x: Array
-    state: State
-    parameters: dict[str, Array]
-
-
-class States(NamedTuple):
-    """Activated gates and cell state after every step, each [T,B,H] ([B,T,H] if batch_first, [T,H] unbatched)."""
-
-    i: Array
-    f: Array
-    g: Array
-    o: Array
-    c: Array
-
-
-@dataclass(frozen=True, eq=False)
-class LayerReserve:
-    """What :meth:`LSTM.forward` keeps for :meth:`LSTM.backward`: h, c, gates and packed weights; x by reference."""
-
-    layer: LSTM
-    core: _core.Reserve
-    unbatched: bool
-    y_shape: tuple[int, ...]
-    dropout_seed: int | None  # of the masks; None without dropout
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held, x not counted."""
-        return self.core.nbytes
-
-    def states(self, layer: int = 0, reverse: bool = False) -> States:
-        """The gates and all c of one layer and direction, copied; 0 beyond a row's length.
-
-        ValueError if there is no such layer or direction.
-        """
-        gates, c = self.core.states(integer(layer, "layer", 0, 2**16), int(flag(reverse, "reverse")))
-        return States(*(arranged(a, self.layer.batch_first, self.unbatched) for a in (*gates, c)))
 
 
 class LSTM:
@@ -174,7 +131,7 @@ class LSTM:
         :mod:`lstm_fast.ops`. Dropout is off. TypeError and ValueError as there; lists are converted to the layer's
         dtype, arrays never are.
         """
-        y, state_n, _, _ = self._run(x, state, lengths, save=False, seed=0)
+        y, state_n, _, _ = self._run(x, state, lengths, save=None, seed=0)
         return y, state_n
 
     def forward(
@@ -192,19 +149,23 @@ class LSTM:
         """Training: as a call of the layer, and the reserve that :meth:`backward` takes.
 
         Dropout is on; its seed, in [0, 2^64), is drawn from the layer's generator when ``dropout_seed`` is None. y is
-        read-only, since the reserve refers to it; x must not change until backward. The other options belong to later
-        versions and raise NotImplementedError.
+        read-only, since the reserve refers to it; x must not change until backward.
+
+        ``save``: "gates" keeps the gates and c of every step; "lean" keeps c at a few steps only, about a sixth of the
+        memory, and backward computes the gates again: the same bits, up to a third more time. The other options belong
+        to later versions and raise NotImplementedError.
         """
-        require_in_scope(save=save, truncate=truncate, grad_clip=grad_clip, resets=resets)
-        if save is None:
-            raise ValueError("save: expected 'gates', got None; call the layer itself for inference")
+        require_in_scope(truncate=truncate, grad_clip=grad_clip, resets=resets)
+        choice = save_choice(save)
+        if choice is None:
+            raise ValueError("save: expected 'gates' or 'lean', got None; call the layer itself for inference")
         seed = None if dropout_seed is None else integer(dropout_seed, "dropout_seed", 0)
         if seed is not None and seed >= 2**64:
             raise ValueError(f"dropout_seed: expected less than 2^64, got {seed}")
         drops = self.dropout > 0 and self.num_layers > 1
         if seed is None and drops:
             seed = int(self._generator.integers(2**64, dtype=np.uint64))
-        y, state_n, reserve, unbatched = self._run(x, state, lengths, save=True, seed=seed or 0)
+        y, state_n, reserve, unbatched = self._run(x, state, lengths, save=_core.Save[choice], seed=seed or 0)
         assert reserve is not None
         return y, state_n, LayerReserve(self, reserve, unbatched, y.shape, seed if drops else None)
 
@@ -292,7 +253,12 @@ class LSTM:
         return self.proj_size or self.hidden_size, self.hidden_size
 
     def _run(
-        self, x: ArrayLike, state: tuple[ArrayLike, ArrayLike] | None, lengths: ArrayLike | None, save: bool, seed: int
+        self,
+        x: ArrayLike,
+        state: tuple[ArrayLike, ArrayLike] | None,
+        lengths: ArrayLike | None,
+        save: _core.Save | None,
+        seed: int,
     ) -> tuple[Array, State, _core.Reserve | None, bool]:
         x = as_array(x, "x", self.dtype)
         unbatched = x.ndim == 2

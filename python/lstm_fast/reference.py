@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from ._arguments import require_in_scope
+from ._arguments import save_choice
 
 Array = NDArray[Any]
 
@@ -84,8 +84,11 @@ def lstm_forward(
     save: str | None = "gates",
     dtype: DTypeLike = np.float64,
 ) -> tuple[Array, Array, Array, Reserve | None]:
-    """Run one layer over a whole sequence; returns y, hn, cn and the reserve (None if ``save`` is None)."""
-    require_in_scope(save=save)
+    """Run one layer over a whole sequence; returns y, hn, cn and the reserve (None if ``save`` is None).
+
+    The reserve keeps the gates whatever else ``save`` says.
+    """
+    save_choice(save)
     x, h0, c0, w_ih, w_hh = (np.asarray(v, dtype) for v in (x, h0, c0, w_ih, w_hh))
     projection = None if w_hr is None else np.asarray(w_hr, dtype)
     bias = _bias(b_ih, b_hh, w_ih.shape[0], dtype)

@@ -41,7 +41,7 @@ PACK_W_HH_TRANSPOSED = """{
 
 # The state after the last step of the batch, not of the row.
 LAST_C_ROW = """    const index length = plan_.schedule.length(b);
-    if (!saves() || length == 0) return b;
+    if (!keeps_gates() || length == 0) return b;
 """
 
 UNIT_MAJOR = """
@@ -124,8 +124,8 @@ DEFECTS = [
         "30",
         "dx of the last chunk missing",
         LAYERS_BACKWARD,
-        "if (dx) kernels.input_gradient",
-        "if (dx && (span != schedule.spans().rbegin() || schedule.spans().size() == 1)) kernels.input_gradient",
+        "if (part.dx) kernels.input_gradient",
+        "if (part.dx && (span != schedule.spans().rbegin() || schedule.spans().size() == 1)) kernels.input_gradient",
     ),
     replaced("31", "tail lanes unmasked on store", GEMM, "if (left >= V::lanes) {", "if (left > 0) {"),
     replaced("31b", "tail lanes unmasked on load", GEMM, "return valid >= V::lanes ? ", "return valid > 0 ? "),
@@ -221,7 +221,7 @@ DEFECTS = [
         "x10",
         "strided x read as if it were dense",
         LAYERS_FORWARD,
-        "work.x_rows[row + b] = schedule.find(x, t, original);",
-        "work.x_rows[row + b] = x.data + (t * g.B + original) * g.I;",
+        "part.x_rows[row + b] = schedule.find(part.x, t, original);",
+        "part.x_rows[row + b] = part.x.data + (t * plan_.shape.B + original) * plan_.shape.I;",
     ),
 ]

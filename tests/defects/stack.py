@@ -6,10 +6,10 @@ from .parts import BACKWARD, DROPOUT, LAYERS_BACKWARD, LAYERS_FORWARD, LAYOUT, S
 
 # The state after the last step of the batch, not of the row.
 LAST_C_ROW = """    const index length = plan_.schedule.length(b);
-    if (!saves() || length == 0) return b;
+    if (!keeps_gates() || length == 0) return b;
 """
 LAST_OF_ALL = """    const index length = plan_.schedule.length(0);
-    if (!saves() || length == 0) return b;
+    if (!keeps_gates() || length == 0) return b;
 """
 
 COPY_HN = "std::copy_n(work.h[length % 2] + b * g.h_stride, g.Ho, args_.hn + out * g.Ho);"
@@ -84,16 +84,16 @@ DEFECTS = [
         "21",
         "directions concatenated in the wrong order",
         (
-            (LAYERS_FORWARD, "] + direction * g.Ho;", "] + (plan_.shape.directions - 1 - direction) * g.Ho;"),
+            (LAYERS_FORWARD, "] + direction * g.Ho,", "] + (plan_.shape.directions - 1 - direction) * g.Ho,"),
             (
                 LAYERS_BACKWARD,
-                "= output(layer) + direction * g.Ho;",
-                "= output(layer) + (plan_.shape.directions - 1 - direction) * g.Ho;",
+                "output(args_.y, layer) + direction * g.Ho,",
+                "output(args_.y, layer) + (plan_.shape.directions - 1 - direction) * g.Ho,",
             ),
             (
                 LAYERS_BACKWARD,
-                "schedule.find(dy, t, original) + direction * g.Ho",
-                "schedule.find(dy, t, original) + (plan_.shape.directions - 1 - direction) * g.Ho",
+                "schedule.find(part.dy, t, original) + part.direction * plan_.Ho",
+                "schedule.find(part.dy, t, original) + (plan_.shape.directions - 1 - part.direction) * plan_.Ho",
             ),
         ),
     ),

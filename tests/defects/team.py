@@ -23,7 +23,7 @@ DEFECTS = [
         "t1",
         "no barrier between the input product and the steps",
         LAYERS_FORWARD,
-        "      if (!own_product) crew.wait();\n",
+        "      if (!part.own_product) crew.wait();\n",
         "",
     ),
     replaced(
@@ -58,8 +58,8 @@ DEFECTS = [
         "t2",
         "no barrier between the steps and the deferred products",
         LAYERS_BACKWARD,
-        "        crew.wait();\n        if (dx)",
-        "        if (dx)",
+        "        crew.wait();\n        if (part.dx)",
+        "        if (part.dx)",
     ),
     replaced(
         "t3",

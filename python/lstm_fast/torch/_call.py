@@ -115,7 +115,7 @@ def forward(
         plan.layers,
         plan.directions,
         False,
-        save,
+        _core.Save[plan.save] if save else None,
         plan.dropout,
         int(plan.seed),
         _core.Form.packed if packed else _core.Form.cell if plan.step else _core.Form.stack,

@@ -18,6 +18,7 @@ class Plan(NamedTuple):
     lengths: NDArray[Any] | Tensor | None = None  # of a padded batch; a tensor under the compiler
     batch_sizes: Tensor | None = None  # of a packed one
     cells: bool = False  # whether c after every step of the last layer is an output, too
+    save: str = "gates"  # what a graph keeps; not under the compiler
     step: bool = False  # of a single layer: x [B,I], and outputs like states [B,H]
 
     def needs_reserve(self) -> bool:
