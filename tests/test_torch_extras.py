@@ -1,4 +1,4 @@
-"""What lstm_fast.torch.LSTM has and torch.nn.LSTM lacks: cells, a learnt initial state, a forget bias."""
+"""What lstm_fast.torch.LSTM has and torch.nn.LSTM lacks: cells, a learnt initial state, a forget bias, save."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ def _every_call_is_seen():
     lt.stats(reset=True)
 
 
-EXTRAS = {"return_cells": True, "learn_initial_state": True, "forget_bias": -1.5}
+EXTRAS = {"return_cells": True, "learn_initial_state": True, "forget_bias": -1.5, "save": "lean"}
+OFF = {"return_cells": False, "learn_initial_state": False, "forget_bias": None, "save": "gates"}
 
 
-@pytest.mark.parametrize("extras", [{}, {"return_cells": False, "learn_initial_state": False, "forget_bias": None}])
+@pytest.mark.parametrize("extras", [{}, OFF])
 def test_off_they_leave_no_trace(extras):
     torch.manual_seed(3)
     theirs = torch.nn.LSTM(3, 4, 2, proj_size=2)
@@ -35,7 +36,7 @@ def test_off_they_leave_no_trace(extras):
 
 
 def test_shown_by_repr():
-    shown = "return_cells=True, learn_initial_state=True, forget_bias=-1.5"
+    shown = "return_cells=True, learn_initial_state=True, forget_bias=-1.5, save=lean"
     assert repr(lt.LSTM(3, 4, 2, **EXTRAS)) == f"LSTM(3, 4, num_layers=2, {shown})"
 
 
@@ -68,6 +69,9 @@ def test_copies_have_them(way):
         ({"forget_bias": -float("inf")}, ValueError),
         ({"forget_bias": 10**400}, ValueError),
         ({"forget_bias": 1.0, "bias": False}, ValueError),
+        ({"save": "all"}, ValueError),
+        ({"save": None}, ValueError),
+        ({"save": True}, TypeError),
     ],
 )
 def test_wrong_values_are_named(options, error):
@@ -173,3 +177,53 @@ def test_forget_bias_is_set_at_every_reset():
         for module in (theirs, ours):
             torch.manual_seed(4)
             module.reset_parameters()
+
+
+# --- save ---
+
+
+@pytest.mark.parametrize("kind", ["batch", "unbatched", "packed", "lengths"])
+@pytest.mark.parametrize("options", [{}, STACK | {"dropout": 0.5}])
+@pytest.mark.parametrize("cells", [False, True])
+def test_lean_has_the_bits_of_gates(cells, options, kind):
+    """Outputs, cells and all gradients, over several chunks."""
+    x = normal(*((250, 3) if kind == "unbatched" else (9, 70, 3) if options else (70, 9, 3)))
+    lengths = [70, 3, 1, 44, 70, 12, 69, 5, 30]
+    results = []
+    for save in ("gates", "lean"):
+        module = make(3, 4, return_cells=cells, save=save, **options)
+        leaf = x.clone().requires_grad_()
+        given = {"lengths": lengths} if kind == "lengths" else {}
+        source = leaf
+        if kind == "packed":
+            source = rnn.pack_padded_sequence(leaf, lengths, batch_first=module.batch_first, enforce_sorted=False)
+        torch.manual_seed(7)
+        y, (hn, cn), *more = module(source, **given)
+        outputs = [each.data if kind == "packed" else each for each in (y, *more)]
+        sum((each.sin() * (1 + at)).sum() for at, each in enumerate((*outputs, hn, cn))).backward()
+        results.append([*outputs, hn, cn, leaf.grad, *(parameter.grad for parameter in module.parameters())])
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+    native_only()
+
+
+def test_lean_saves_little():
+    """Of what autograd keeps, but for x and the parameters, which are there anyway."""
+    x = normal(500, 16, 8)
+
+    def kept(save):
+        module = make(8, 32, save=save)
+        there = {each.data_ptr() for each in (x, *module.parameters())}
+        sizes = {}
+
+        def pack(tensor):
+            if tensor.data_ptr() not in there:
+                sizes[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            y, _ = module(x)
+        assert y.requires_grad
+        return sum(sizes.values())
+
+    assert kept("lean") <= 0.2 * kept("gates")

@@ -9,7 +9,8 @@ from __future__ import annotations
 from ._compiler import let_compilers_in
 from ._counters import stats
 from ._threads import borrow
-from .modules import LSTM, LSTMCell
+from .cell import LSTMCell
+from .modules import LSTM
 from .replace import accelerate, restore
 
 let_compilers_in()

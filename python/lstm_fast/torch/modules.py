@@ -1,4 +1,4 @@
-"""Subclasses of torch.nn's modules with the same constructors, parameters and state_dict; only forward is ours."""
+"""torch.nn.LSTM with the same constructor, parameters and state_dict; only forward is ours."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from .._arguments import finite, flag
+from .._arguments import finite, flag, save_choice
 from . import _counters
-from ._call import KINDS, Outputs, run, step, unsupported
+from ._call import KINDS, Outputs, run, unsupported
 from ._checks import left_to_torch, lengths_of, require_shapes, wrong_states
 from ._plan import Plan
 
 BEYOND_TORCH = ("return_cells", "learn_initial_state")  # the extras of LSTM without which it computes something else
 States = tuple[Tensor, Tensor]  # h and c
-_CELL_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 class LSTM(torch.nn.LSTM):
@@ -35,6 +34,9 @@ class LSTM(torch.nn.LSTM):
       memory of a training call. NotImplementedError where PyTorch would have to compute;
     * ``learn_initial_state=True``: parameters ``h_0`` [L*D, proj_size or hidden_size] and ``c_0`` [L*D, hidden_size] of
       the module's dtype, zero at first, are the state of every row where ``hx`` is None;
+    * ``save="lean"``: between forward and backward the module keeps a few cell states in place of gates and states of
+      every step, and backward computes them again: the same bits, about a sixth of the memory, up to a third more time.
+      Compiled graphs keep all. ValueError if it is neither "gates", the default, nor "lean";
     * ``forget_bias=value``: ``reset_parameters`` sets the forget gate's part of every ``bias_ih`` to it and that of
       ``bias_hh`` to 0. ValueError if it is not finite, or if there are no biases.
 
@@ -45,6 +47,7 @@ class LSTM(torch.nn.LSTM):
     return_cells: bool = False
     learn_initial_state: bool = False
     forget_bias: float | None = None
+    save: str = "gates"
     h_0: Tensor
     c_0: Tensor
 
@@ -54,12 +57,18 @@ class LSTM(torch.nn.LSTM):
         return_cells: bool = False,
         learn_initial_state: bool = False,
         forget_bias: float | None = None,
+        save: str = "gates",
         **kwargs: Any,
     ) -> None:
         cells = flag(return_cells, "return_cells")
         learns = flag(learn_initial_state, "learn_initial_state")
         bias = None if forget_bias is None else finite(forget_bias, "forget_bias")
+        choice = save_choice(save)
+        if choice is None:
+            raise ValueError("save: expected 'gates' or 'lean', got None")
         super().__init__(*args, **kwargs)
+        if choice != "gates":
+            self.save = choice
         if bias is not None:
             if not self.bias:
                 raise ValueError(f"forget_bias: expected None with bias=False, got {forget_bias}")
@@ -90,7 +99,8 @@ class LSTM(torch.nn.LSTM):
                     getattr(self, names[3])[forget] = 0.0
 
     def extra_repr(self) -> str:
-        shown = [f", {name}={getattr(self, name)}" for name in (*BEYOND_TORCH, "forget_bias") if name in self.__dict__]
+        extras = (*BEYOND_TORCH, "forget_bias", "save")
+        shown = [f", {name}={getattr(self, name)}" for name in extras if name in self.__dict__]
         return super().extra_repr() + "".join(shown)
 
     def forward(
@@ -214,11 +224,12 @@ class LSTM(torch.nn.LSTM):
     def _plan(self) -> Plan:
         layers, directions = self.num_layers, 2 if self.bidirectional else 1
         if not (self.training and self.dropout > 0 and layers > 1):
-            return Plan(layers, directions, cells=self.return_cells)
+            return Plan(layers, directions, cells=self.return_cells, save=self.save)
         seed = torch.randint(2**63 - 1, (), device="cpu")
         # Under torch.func and the compiler it has no value yet.
         later = torch.compiler.is_compiling() or unsupported()
-        return Plan(layers, directions, self.dropout, seed if later else int(seed), cells=self.return_cells)
+        known = seed if later else int(seed)
+        return Plan(layers, directions, self.dropout, known, cells=self.return_cells, save=self.save)
 
     def _learnt(self, batch: int | None) -> States:
         """The learnt initial state of so many rows, or without an axis of rows."""
@@ -246,54 +257,3 @@ class LSTM(torch.nn.LSTM):
         count = self.num_layers * (2 if self.bidirectional else 1)
         widths = self.proj_size or self.hidden_size, self.hidden_size
         return wrong_states(hx, [(count, batch, width) if dim == 3 else (count, width) for width in widths])
-
-
-class LSTMCell(torch.nn.LSTMCell):
-    """``torch.nn.LSTMCell`` through the kernels of lstm_fast: same constructor, parameters, results and errors.
-
-    But for a parameter of another shape than the module's sizes say: a RuntimeError names it.
-    """
-
-    def forward(self, input: Tensor, hx: States | None = None) -> States:
-        own = self._parameters
-        weights = [own[n] if n in own else getattr(self, n) for n in _CELL_NAMES]
-        try:
-            if type(hx) is tuple and len(hx) == 2 and not torch.compiler.is_compiling():
-                found = step(input, *hx, *weights)
-                if found is not None:
-                    _counters.native[type(self).__name__] += 1
-                    return found
-            reason = left_to_torch(input, weights, hx) or self._misshapen(input, hx)
-            if not reason:
-                return self._run(input, hx, weights)
-        except ValueError:
-            require_shapes(self, self._shapes())
-            raise
-        result = super().forward(input, hx)
-        _counters.note("fallback", reason)
-        return result
-
-    def _run(self, input: Tensor, hx: States | None, weights: list[Tensor | None]) -> States:
-        if torch.compiler.is_compiling():  # when the graph runs, its parameters have no names
-            require_shapes(self, self._shapes())
-        batched = input.dim() == 2
-        x = input if batched else input[None]
-        if hx is None:
-            h0 = c0 = x.new_zeros(x.shape[0], self.hidden_size)
-        else:
-            h0, c0 = hx if batched else (hx[0][None], hx[1][None])
-        _, hn, cn = run(type(self).__name__, Plan(step=True), x, h0, c0, [*weights, None])
-        return (hn, cn) if batched else (hn[0], cn[0])
-
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of every weight and bias."""
-        gates = 4 * self.hidden_size
-        wanted = (gates, self.input_size), (gates, self.hidden_size), (gates,), (gates,)
-        return dict(zip(_CELL_NAMES, wanted, strict=True))
-
-    def _misshapen(self, input: Tensor, hx: Any) -> str | None:
-        if input.dim() not in (1, 2) or input.shape[-1] != self.input_size:
-            return "an input of another size than the module's"
-        if hx is None:
-            return None
-        return wrong_states(hx, [(*input.shape[:-1], self.hidden_size)] * 2)

@@ -8,7 +8,8 @@ from typing import TypeVar
 import torch
 from torch.nn.utils import parametrize
 
-from .modules import BEYOND_TORCH, LSTM, LSTMCell
+from .cell import LSTMCell
+from .modules import BEYOND_TORCH, LSTM
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 
