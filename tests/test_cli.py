@@ -157,6 +157,20 @@ def test_verify_fails_when_threads_change_bits(capsys, monkeypatch):
     assert "bits of scalar, 2 threads, 3 threads, 7 threads: FAILED: they differ" in capsys.readouterr().out
 
 
+def test_verify_fails_when_lean_has_other_bits(capsys, monkeypatch):
+    right = lf.ops.lstm_forward
+
+    def one_ulp_off(*arguments, save="gates", **options):
+        y, *rest = right(*arguments, save=save, **options)
+        return (np.nextafter(y, y.dtype.type(2)) if save == "lean" else y), *rest
+
+    monkeypatch.setattr(lf.ops, "lstm_forward", one_ulp_off)
+    monkeypatch.setattr(core, "isas_usable", lambda: ["scalar"])
+    monkeypatch.setattr(verification, "certificates", lambda: {"scalar": "of another test"})
+    assert cli.main(["verify"]) == 1
+    assert "scalar: save='lean' and 'gates' differ in bits at 22 shapes" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("option", "layer"), [("lengths", "ragged"), ("dropout_seed", "dropout")])
 def test_verify_names_the_layer_that_fails(option, layer, capsys, monkeypatch):
     """Losing the lengths or the masks spoils what has them and nothing else."""

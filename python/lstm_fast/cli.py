@@ -99,10 +99,12 @@ def verify(options: argparse.Namespace) -> int:
             line += "".join(f"{verdict.values:>10.3f}{verdict.gradients:>6.3f}" for verdict in verdicts)
             print(line, f" FAILED on {', '.join(v.isa for v in wrong)}" if wrong else " ok", flush=True)
             for verdict in wrong:
-                if verdict.inference_differs:
-                    print(
-                        f"  {verdict.isa}: inference and training differ in bits at {verdict.inference_differs} shapes"
-                    )
+                for what, count in (
+                    ("inference and training", verdict.inference_differs),
+                    ("save='lean' and 'gates'", verdict.lean_differs),
+                ):
+                    if count:
+                        print(f"  {verdict.isa}: {what} differ in bits at {count} shapes")
     hashes = verification.certificates()
     same = len(set(hashes.values())) == 1
     failed += not same

@@ -111,14 +111,15 @@ class LstmFast:
         outputs: Sequence[Any] = self._forward(*self._arguments, save=None, **self._options)[:-1]
         return outputs
 
-    def saving_forward(self) -> tuple[Any, ...]:
+    def saving_forward(self, save: str = "gates") -> tuple[Any, ...]:
         """The training forward: y, the final states, the reserve."""
         if self._layer is not None:
             x, *state = self._arguments[:3]
             seed = DROPOUT_SEED if self._problem.dropout else None
-            y, state_n, reserve = self._layer.forward(x, (state[0], state[1]), dropout_seed=seed, **self._options)
+            options = self._options | {"dropout_seed": seed, "save": save}
+            y, state_n, reserve = self._layer.forward(x, (state[0], state[1]), **options)
             return y, *state_n, reserve
-        results: tuple[Any, ...] = self._forward(*self._arguments, **self._options)
+        results: tuple[Any, ...] = self._forward(*self._arguments, save=save, **self._options)
         return results
 
     def gradients(self, reserve: Any, dy: Array, *dstates_n: Array) -> Mapping[str, Any]:

@@ -27,10 +27,11 @@ class Verdict(NamedTuple):
     values: float
     gradients: float
     inference_differs: int  # shapes whose inference has other bits than the training forward
+    lean_differs: int  # shapes for which save="lean" gives other bits than save="gates"
 
     @property
     def ok(self) -> bool:
-        return self.values <= 1 and self.gradients <= 1 and not self.inference_differs
+        return self.values <= 1 and self.gradients <= 1 and not self.inference_differs and not self.lean_differs
 
 
 @contextlib.contextmanager
@@ -63,13 +64,13 @@ def _seeds(problem: Problem, arrays: Arrays) -> list[np.ndarray]:
     return [arrays[n] for n in ("dy", *problem.state_gradient_names)]
 
 
-def outputs(problem: Problem, arrays: Arrays) -> tuple[Arrays, Arrays]:
+def outputs(problem: Problem, arrays: Arrays, save: str = "gates") -> tuple[Arrays, Arrays]:
     """What lstm_fast gives: outputs of the training forward, and gradients for all of dy, dhn, dcn, by name.
 
     Among the outputs of a problem with a step of its own are the states after step 0 by the cell function.
     """
     engine = LstmFast(problem, arrays, 1)
-    *results, reserve = engine.saving_forward()
+    *results, reserve = engine.saving_forward(save)
     values = dict(zip(problem.output_names, results, strict=True))
     if not problem.variant:
         values |= {f"{state}1": array for state, array in cell_step(ops, problem, arrays).items()}
@@ -100,6 +101,12 @@ def _same_bits(problem: Problem, arrays: Arrays, training: Arrays) -> bool:
     return all(np.asarray(result).tobytes() == np.asarray(training[name]).tobytes() for result, name in pairs)
 
 
+def _lean_same_bits(problem: Problem, arrays: Arrays, saved: tuple[Arrays, Arrays]) -> bool:
+    """Whether a lean reserve gives the outputs and gradients of one that has the gates, bit by bit."""
+    pairs = zip(outputs(problem, arrays, "lean"), saved, strict=True)
+    return all(lean[name].tobytes() == array.tobytes() for lean, full in pairs for name, array in full.items())
+
+
 def verify(kernel: Kernel, name: str) -> list[Verdict]:
     """Check one kernel on every usable instruction set, best first, over what ``VERIFY`` has under a name."""
     cases = [(p, p.arrays()) for p in verify_problems(kernel, name)]
@@ -107,14 +114,15 @@ def verify(kernel: Kernel, name: str) -> list[Verdict]:
     verdicts = []
     for isa_name in core.isas_usable():
         worst_values = worst_gradients = 0.0
-        differs = 0
+        inference_differs = lean_differs = 0
         with forced_isa(isa_name):
             for (problem, arrays), (true_values, true_grads) in zip(cases, truths, strict=True):
                 values, grads = outputs(problem, arrays)
                 worst_values = max(worst_values, _share(values, true_values, problem, backward=False))
                 worst_gradients = max(worst_gradients, _share(grads, true_grads, problem, backward=True))
-                differs += not _same_bits(problem, arrays, values)
-        verdicts.append(Verdict(kernel, isa_name, worst_values, worst_gradients, differs))
+                inference_differs += not _same_bits(problem, arrays, values)
+                lean_differs += not _lean_same_bits(problem, arrays, (values, grads))
+        verdicts.append(Verdict(kernel, isa_name, worst_values, worst_gradients, inference_differs, lean_differs))
     return verdicts
 
 
