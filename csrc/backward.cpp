@@ -19,7 +19,7 @@ class BackwardPass {
     for (int layer = 0; layer < s.layers; ++layer) {
       Arena measure(nullptr);
       BackwardWorkspace<T>(measure, plan.geometry(layer), plan.threads, plan.direct());
-      RecomputeWorkspace<T>(measure, plan.geometry(layer), plan.lean());
+      RecomputeWorkspace<T>(measure, plan.geometry(layer), plan.threads, plan.lean());
       TransposedWeights<T>(measure, plan.geometry(layer), plan.lean());
       bytes = std::max(bytes, measure.used());
     }
@@ -87,7 +87,7 @@ class BackwardPass {
     Arena arena(workspaces_[workspace].data());
     const bool direct = plan_.direct();
     const BackwardWorkspace<T> work(arena, g, plan_.threads, direct);
-    const RecomputeWorkspace<T> again(arena, g, plan_.lean());
+    const RecomputeWorkspace<T> again(arena, g, plan_.threads, plan_.lean());
     const TransposedWeights<T> transposed(arena, g, plan_.lean());
     const DirectionReserve<T>& reserve = reserve_.of(plan_.shape, layer, direction);
     const index state = layer * plan_.shape.directions + direction;
@@ -179,7 +179,7 @@ class BackwardPass {
       if (company.halted(everybody, crew)) return;
       place_rows(place, work, *span);
       chunk.steps = span->steps;
-      if (lean) again.fill(kernels, g, reserve, *span, {first_row, work.x_rows, work.h_rows}, crew, own);
+      if (lean) again.fill(plan_, g, reserve, *span, {first_row, work.x_rows, work.h_rows}, crew, own);
       const Deal deal{crew.id(), crew.size()};
       if (plan_.copies_weights()) {
         run_steps(chunk, crew, own, part);

@@ -111,7 +111,7 @@ class ForwardPass {
     const Place place{
         .direction = direction,
         .own = own,
-        .own_product = !units && schedule.even() && g.B % crew.size() == 0,
+        .own_product = !units && plan_.own_products(crew),
         .x = input(layer),
         .y = y_[static_cast<std::size_t>(layer)] + direction * g.Ho,
         .first_row = work.first_row + crew.id() * (g.chunk_steps + 1),
@@ -190,9 +190,6 @@ class ForwardPass {
   struct Place {
     int direction;
     RowDeal own;
-    // Each takes the input product of the rows of its steps when all have as many: no row of gates then moves from one
-    // core to another, and nobody waits between the two. So it is with units that are shared out. Else the products
-    // are, evenly.
     bool own_product;
     Sequence<T> x;
     T* y;

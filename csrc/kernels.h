@@ -137,7 +137,7 @@ struct LayerKernels {
   void (*input_product)(const ForwardChunk<T>&, const index* rows, index count, Range unit_blocks);
   // Participants that share rows must meet after every step; those with a projection cannot share any.
   void (*forward_steps)(const ForwardChunk<T>&, Range steps, Part part);
-  void (*recompute_gates)(const RecomputeChunk<T>&, Range rows);
+  void (*recompute_gates)(const RecomputeChunk<T>&, const index* rows, index count);
   void (*recompute_cells)(const RecomputeChunk<T>&, RowDeal rows);  // after the gates
   void (*backward_steps)(const BackwardChunk<T>&, RowDeal rows);
   // The same without projection in two halves, between which participants that share rows must meet: gradients of the

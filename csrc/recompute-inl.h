@@ -4,38 +4,36 @@
 // h before every step is known, so nothing but c is sequential. Every sum runs over the same k in the same order as in
 // forward, x before h, so the bits are the same.
 
-// The activated gates of M rows and one unit block.
+// The activated gates of M of the listed rows and one unit block.
 template <template <class> class CellOf, class V>
 struct RecomputeGatesJob {
   using T = typename V::scalar;
   const RecomputeChunk<T>& chunk;
-  index jb, first;  // row
+  index jb;
+  const index* rows;
 
   template <int M>
   LF_NOINLINE void run(index number) const {
     constexpr int N = CellOf<V>::gates;
     constexpr index width = N * V::lanes;
-    const index row = first + number;
     const T* a[M];
-    LF_UNROLL for (int m = 0; m < M; ++m) a[m] = chunk.x_rows[row + m];
+    LF_UNROLL for (int m = 0; m < M; ++m) a[m] = chunk.x_rows[rows[number + m]];
     V acc[M][N];
     input_sums(acc, a, chunk.w_ih + jb * (chunk.I + 1) * width, chunk.I);
-    LF_UNROLL for (int m = 0; m < M; ++m) a[m] = chunk.h_rows[row + m];
+    LF_UNROLL for (int m = 0; m < M; ++m) a[m] = chunk.h_rows[rows[number + m]];
     accumulate(acc, a, 0, 1, chunk.w_hh + jb * chunk.Ho * width, width, 0, chunk.Ho);
-    T* gates = chunk.gates + row * chunk.gate_stride + jb * width;
     LF_UNROLL for (int m = 0; m < M; ++m) {
       // c before the step is not known yet. Of the whole cell only the gates are wanted, and computed.
       const auto next = CellOf<V>::forward({acc[m][0], acc[m][1], acc[m][2], acc[m][3]}, V::set(0));
-      store_gates(next.gates, gates + m * chunk.gate_stride);
+      store_gates(next.gates, chunk.gates + rows[number + m] * chunk.gate_stride + jb * width);
     }
   }
 };
 
 template <template <class> class CellOf, class V>
-void recompute_gates(const RecomputeChunk<typename V::scalar>& chunk, Range rows) {
+void recompute_gates(const RecomputeChunk<typename V::scalar>& chunk, const index* rows, index count) {
   for (index jb = 0; jb < ceil_div(chunk.H, V::lanes); ++jb) {
-    for_all_tiles<tile_rows<V>(CellOf<V>::gates)>(rows.end - rows.begin,
-                                                  RecomputeGatesJob<CellOf, V>{chunk, jb, rows.begin});
+    for_all_tiles<tile_rows<V>(CellOf<V>::gates)>(count, RecomputeGatesJob<CellOf, V>{chunk, jb, rows});
   }
 }
 

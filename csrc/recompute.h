@@ -17,14 +17,16 @@ struct PlacedRows {
 template <class T>
 struct RecomputeWorkspace {
   T* gates;
-  T* c;  // after every row, then before the chunk
+  T* c;                 // after every row, then before the chunk
+  index* product_rows;  // [threads][chunk_rows]
 
-  RecomputeWorkspace(Arena& arena, const Geometry<T>& g, bool lean)
+  RecomputeWorkspace(Arena& arena, const Geometry<T>& g, int threads, bool lean)
       : gates(arena.take<T>({lean ? g.chunk_rows : 0, g.gate_stride})),
-        c(arena.take<T>({lean ? g.chunk_rows + g.B : 0, g.unit_stride})) {}
+        c(arena.take<T>({lean ? g.chunk_rows + g.B : 0, g.unit_stride})),
+        product_rows(arena.take<index>({lean ? threads : 0, g.chunk_rows})) {}
 
   // By a crew of which every participant has placed its own rows. Afterwards each may read those.
-  void fill(const LayerKernels<T>& kernels, const Geometry<T>& g, const DirectionReserve<T>& reserve, const Span& span,
+  void fill(const Plan<T>& plan, const Geometry<T>& g, const DirectionReserve<T>& reserve, const Span& span,
             const PlacedRows<T>& rows, const Crew& crew, RowDeal own) const {
     const RecomputeChunk<T> chunk{
         .I = g.I,
@@ -41,12 +43,33 @@ struct RecomputeWorkspace {
         .gates = gates,
         .c = c,
     };
-    crew.wait();
-    kernels.recompute_gates(chunk, crew.share(span.rows, max_rows));
+    const bool own_products = plan.own_products(crew);
+    if (!own_products) crew.wait();
+    index* const products = product_rows + crew.id() * g.chunk_rows;
+    plan.kernels.recompute_gates(chunk, products, list_products(own_products, span, rows, crew, own, products));
     copy_rows(reserve.c + span.first_kept * g.unit_stride, c + span.rows * g.unit_stride, g.unit_stride, own,
               span.rows - rows.first_row[span.steps - 1]);
-    crew.wait();
-    kernels.recompute_cells(chunk, own);
+    if (!own_products) crew.wait();
+    plan.kernels.recompute_cells(chunk, own);
+  }
+
+ private:
+  // Returns how many.
+  static index list_products(bool own_products, const Span& span, const PlacedRows<T>& rows, const Crew& crew,
+                             RowDeal own, index* products) {
+    index count = 0;
+    if (own_products) {
+      for (index s = 0; s < span.steps; ++s) {
+        const index active = rows.first_row[s + 1] - rows.first_row[s];
+        for (index number = 0; number < own.count(active); ++number) {
+          products[count++] = rows.first_row[s] + own.row(number);
+        }
+      }
+      return count;
+    }
+    const Range share = crew.share(span.rows, max_rows);
+    for (index row = share.begin; row < share.end; ++row) products[count++] = row;
+    return count;
   }
 };
 

@@ -83,6 +83,10 @@ struct Plan {
     return at_most(wanted, std::min(unit_blocks, flops_a_row(shape.I) * shape.directions / wanted.least_step_flops));
   }
 
+  // Whether each takes the products of the rows of its own steps, since all have as many: no row of gates then moves
+  // from one core to another, and nobody waits between the two. Else the products are shared out evenly.
+  bool own_products(const Crew& crew) const { return schedule.even() && shape.B % crew.size() == 0; }
+
   bool reversed(int direction) const { return direction == 1 || shape.reverse; }
 
  private:

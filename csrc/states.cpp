@@ -42,10 +42,10 @@ class StatesPass {
 
   bool run_lean() const {
     Arena measure(nullptr);
-    RecomputeWorkspace<T>(measure, g_, true);
+    RecomputeWorkspace<T>(measure, g_, 1, true);
     const Block block(measure.used());
     Arena arena(block.data());
-    const RecomputeWorkspace<T> work(arena, g_, true);
+    const RecomputeWorkspace<T> work(arena, g_, 1, true);
     std::vector<index> first_row(static_cast<std::size_t>(g_.chunk_steps + 1));
     std::vector<const T*> x_rows(static_cast<std::size_t>(g_.chunk_rows));
     std::vector<const T*> h_rows(static_cast<std::size_t>(g_.chunk_rows));
@@ -53,7 +53,7 @@ class StatesPass {
     for (const Span& span : plan_.schedule.spans()) {
       if (stopped()) return false;
       place_rows(span, first_row.data(), x_rows.data(), h_rows.data());
-      work.fill(plan_.kernels, g_, reserve_, span, {first_row.data(), x_rows.data(), h_rows.data()}, alone,
+      work.fill(plan_, g_, reserve_, span, {first_row.data(), x_rows.data(), h_rows.data()}, alone,
                 plan_.rows_of(alone));
       for (index s = 0; s < span.steps; ++s) {
         const index row = first_row[static_cast<std::size_t>(s)];
