@@ -1,4 +1,5 @@
-// The best-first list of instruction sets, CPU detection, the override, the FMA peak.
+// The best-first list of instruction sets, CPU detection, the override, the FMA peak, the rate of reading.
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
@@ -40,6 +41,25 @@ std::vector<const char*> names_of(Accept accept) {
   return names;
 }
 
+// Most rounds a second of a loop that is run for about `seconds`, a millisecond and more at a time.
+template <class Loop>
+double most_a_second(double seconds, Loop loop) {
+  using Clock = std::chrono::steady_clock;
+  const auto since = [](Clock::time_point from) { return std::chrono::duration<double>(Clock::now() - from).count(); };
+  const auto start = Clock::now();
+  double best = 0;
+  index rounds = 1;
+  do {
+    const auto begin = Clock::now();
+    loop(rounds);
+    const double elapsed = since(begin);
+    // A try of microseconds would measure the clock.
+    if (elapsed >= 1e-4) best = std::max(best, static_cast<double>(rounds) / elapsed);
+    if (elapsed < 1e-3) rounds *= 2;
+  } while (best == 0 || since(start) < seconds);
+  return best;
+}
+
 }  // namespace
 
 const Isa* find_isa(std::string_view name) {
@@ -72,25 +92,29 @@ std::vector<const char*> isas_usable() {
 
 template <class T>
 double fma_peak(const Isa& isa, double seconds) {
-  using Clock = std::chrono::steady_clock;
   const IsaKernels<T>& kernels = isa.kernels<T>();
-  const auto start = Clock::now();
-  const auto since = [](Clock::time_point from) { return std::chrono::duration<double>(Clock::now() - from).count(); };
   volatile T sink;
-  double best = 0;
-  index iterations = 1000;
-  do {
-    const auto begin = Clock::now();
-    sink = kernels.fma_chains(iterations);
-    const double elapsed = since(begin);
-    best = std::max(best, static_cast<double>(iterations * kernels.fma_chains_flops) / elapsed * 1e-9);
-    if (elapsed < 1e-3) iterations *= 2;
-  } while (since(start) < seconds);
-  static_cast<void>(sink);
-  return best;
+  const double rounds = most_a_second(seconds, [&](index count) { sink = kernels.fma_chains(count); });
+  return rounds * static_cast<double>(kernels.fma_chains_flops) * 1e-9;
+}
+
+template <class T>
+double read_rate(const Isa& isa, std::size_t bytes, double seconds) {
+  const IsaKernels<T>& kernels = isa.kernels<T>();
+  const std::size_t step = static_cast<std::size_t>(kernels.read_step) * sizeof(T);
+  const std::size_t whole = std::max<std::size_t>(1, (bytes + step / 2) / step) * step;
+  const Block block(whole);
+  T* const data = reinterpret_cast<T*>(block.data());
+  const index count = static_cast<index>(whole / sizeof(T));
+  std::fill(data, data + count, T{0});
+  volatile T sink;
+  const double rounds = most_a_second(seconds, [&](index times) { sink = kernels.read_again(data, count, times); });
+  return rounds * static_cast<double>(whole) * 1e-9;
 }
 
 template double fma_peak<float>(const Isa&, double);
 template double fma_peak<double>(const Isa&, double);
+template double read_rate<float>(const Isa&, std::size_t, double);
+template double read_rate<double>(const Isa&, std::size_t, double);
 
 }  // namespace lstm_fast

@@ -31,6 +31,25 @@ LF_NOINLINE typename V::scalar fma_chains(index iterations) {
   return total.first();
 }
 
+// Reads `count` elements, a multiple of read_step<V>, over and over, with eight loads in flight.
+template <class V>
+constexpr index read_step = 8 * V::lanes;
+
+template <class V>
+LF_NOINLINE typename V::scalar read_again(const typename V::scalar* from, index count, index times) {
+  constexpr int vectors = read_step<V> / V::lanes;
+  V sums[vectors];
+  for (int n = 0; n < vectors; ++n) sums[n] = V::set(0);
+  for (index time = 0; time < times; ++time) {
+    for (index at = 0; at < count; at += read_step<V>) {
+      LF_UNROLL for (int n = 0; n < vectors; ++n) sums[n] = add(sums[n], V::load(from + at + n * V::lanes));
+    }
+  }
+  V total = sums[0];
+  for (int n = 1; n < vectors; ++n) total = add(total, sums[n]);
+  return total.first();
+}
+
 template <template <class> class CellOf, class V>
 constexpr LayerKernels<typename V::scalar> layer_kernels() {
   constexpr int gates = CellOf<V>::gates;
@@ -60,5 +79,5 @@ constexpr LayerKernels<typename V::scalar> layer_kernels() {
 // In the order of enum Cell.
 template <class V>
 constexpr IsaKernels<typename V::scalar> isa_kernels() {
-  return {{layer_kernels<LstmCell, V>()}, fma_chains<V>, 12 * 2 * V::lanes};
+  return {{layer_kernels<LstmCell, V>()}, fma_chains<V>, 12 * 2 * V::lanes, read_again<V>, read_step<V>};
 }

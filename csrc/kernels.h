@@ -160,6 +160,8 @@ struct IsaKernels {
   LayerKernels<T> cells[cell_count];  // in the order of enum Cell
   T (*fma_chains)(index iterations);  // each does fma_chains_flops flops
   index fma_chains_flops;
+  T (*read_again)(const T* from, index count, index times);  // count: a multiple of read_step
+  index read_step;
 
   const LayerKernels<T>& of(Cell cell) const { return cells[static_cast<int>(cell)]; }
 };

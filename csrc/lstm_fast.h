@@ -46,11 +46,15 @@ std::vector<const char*> isas_usable();  // best first
 template <class T>
 double fma_peak(const Isa& isa, double seconds);
 
+// Bytes per nanosecond at which one core reads an array of about `bytes` bytes again and again, best of several tries
+// within about `seconds`: the rate of the cache that holds it. Throws std::bad_alloc.
+template <class T>
+double read_rate(const Isa& isa, std::size_t bytes, double seconds);
+
 // What a training forward keeps for backward. Results do not depend on it.
 enum class Save {
   gates,  // the activated gates and c of every step
-  lean,   // c at the boundaries of chunks of time: backward computes the gates again. Of no effect for one step of few
-          // rows
+  lean,   // c at the boundaries of chunks of time: backward computes the gates again. Of no effect for one step
 };
 
 struct Shape {

@@ -1,4 +1,4 @@
-// Instruction sets, threads, memory, the FMA peak, the compiler.
+// Instruction sets, threads, memory, the FMA peak, the rate of reading, the compiler.
 #include <pybind11/stl.h>
 
 #include <algorithm>
@@ -23,12 +23,22 @@ thread_local Used used_by_last_call;
 std::atomic<Split> split{Split::faster};
 Lender lender{};  // set once, by whoever imports the other library
 
-double peak(const std::string& dtype, double seconds) {
+void require_kernel(const std::string& dtype) {
   if (dtype != "float32" && dtype != "float64") {
     throw py::value_error("dtype: expected 'float32' or 'float64', got '" + dtype + "'");
   }
+}
+
+double peak(const std::string& dtype, double seconds) {
+  require_kernel(dtype);
   const WithoutGil released;
   return (dtype == "float32" ? fma_peak<float> : fma_peak<double>)(active_isa(), seconds);
+}
+
+double reading(const std::string& dtype, std::size_t bytes, double seconds) {
+  require_kernel(dtype);
+  const WithoutGil released;
+  return (dtype == "float32" ? read_rate<float> : read_rate<double>)(active_isa(), bytes, seconds);
 }
 
 double barrier(int threads) {
@@ -100,6 +110,7 @@ void bind_config(py::module_& module) {
   module.def("isas_usable", isas_usable);
   module.def("compiler", compiler);
   module.def("fma_peak", peak, py::arg("dtype"), py::arg("seconds"));
+  module.def("read_rate", reading, py::arg("dtype"), py::arg("bytes"), py::arg("seconds"));
   module.def("barrier_ns", barrier, py::arg("threads"));
 }
 

@@ -188,3 +188,20 @@ def test_cpu_without_extensions_gets_plain_scalar(bits):
         "bits": bits,
     }
     assert poisoned_run(["scalar_fma"], hide=hide, isa="scalar")["bits"] == bits
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("nbytes", [1, 1000, 1 << 20])
+def test_rate_of_reading_is_measured_on_every_instruction_set(dtype, nbytes):
+    before = lf.isa()
+    try:
+        for name in USABLE:
+            lf.set_isa(name)
+            assert 0 < core.read_rate(dtype, nbytes, 1e-3) < 1e5  # bytes/ns: caches give hundreds
+    finally:
+        lf.set_isa(before)
+
+
+def test_rate_of_reading_refuses_other_dtypes():
+    with pytest.raises(ValueError, match="dtype: expected 'float32' or 'float64', got 'float16'"):
+        core.read_rate("float16", 1000, 1e-3)
