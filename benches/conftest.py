@@ -107,6 +107,7 @@ def measure(benchmark: Any, engine_threads: dict[str, str], pytestconfig: pytest
             benchmark.extra_info.update(machine.describe())
             benchmark.extra_info.update(
                 {"engine": case.engine.name, "version": engine_version(case.engine), "isa": case.isa}
+                | {"path": result.path}
                 | {"threads": engine_threads.get(case.engine.name, str(threads)), "error": result.error}
                 | ({"threads_used": used, "barrier_ns": core.barrier_ns(threads)} if case.isa else {})
                 | {"peers": {e.name: engine_version(e) for e in all_engines() if not missing_packages(e)}}

@@ -118,8 +118,9 @@ def test_check_notices_wrong_gradients_and_missing_ones():
 
 def test_engines_alternate_and_get_equal_rounds():
     order: list[str] = []
-    samples, cpu_share = timing.alternate({n: lambda n=n: order.append(n) for n in "abc"}, 0.0, lambda part: None)
-    assert 0 < cpu_share <= 1.1
+    samples, shares = timing.alternate({n: lambda n=n: order.append(n) for n in "abc"}, 0.0, lambda part: None)
+    assert set(shares) == set("abc")
+    assert all(0 < share <= 1.1 for share in shares.values())
     assert {len(s) for s in samples.values()} == {timing.MIN_ROUNDS}
     changes = [name for i, name in enumerate(order) if i == 0 or order[i - 1] != name]
     assert len(changes) >= 3 * timing.MIN_ROUNDS - timing.MIN_ROUNDS  # a round starts with the next engine

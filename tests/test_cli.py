@@ -30,7 +30,7 @@ def run_python(*arguments: str, **variables: str) -> subprocess.CompletedProcess
 
 @pytest.mark.parametrize("module", ["lstm_fast", "lstm_fast.cli", "lstm_fast.bench.sweep"])
 def test_import_is_light(module):
-    heavy = {"torch", "onnx", "onnxruntime", "rich", "matplotlib", "numba", "pytest"}
+    heavy = {"torch", "onnx", "onnxruntime", "openvino", "jax", "rich", "matplotlib", "numba", "pytest"}
     code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     assert run_python("-c", code).stdout.strip() == "[]"
 

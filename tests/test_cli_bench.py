@@ -16,12 +16,26 @@ from lstm_fast.bench import packages
 WRONG_PEER = """
 class Wrong:
     name = "wrong"
+    def path(self, which):
+        return f"zeros in {which}"
     version = "9"
     def __init__(self, problem, arrays, threads):
         self.y = arrays["x"] * 0
         self.h = arrays["h0"]
     def forward(self):
         return self.y, self.h, self.h
+"""
+
+TWO_PATHS = """
+from lstm_fast.bench.baseline import NumpyBaseline
+class Two:
+    name = "two"
+    def __init__(self, problem, arrays, threads):
+        self.problem = problem
+        self.forward = NumpyBaseline(problem, arrays, threads).forward
+    def forward(self): ...
+    def path(self, which):
+        return "long" if self.problem.steps > 3 else "short"
 """
 
 
@@ -45,10 +59,11 @@ def test_bench_writes_table_figures_and_chart(bench, capsys, tmp_path):
     code, figures = bench()
     assert code == 0
     shown = capsys.readouterr().out
-    for title in ("ns/step", "GFLOP/s", "peak", "numpy", "bench.json", "bench.png", "FMA peak"):
+    for title in ("ns/step", "GFLOP/s", "peak", "bound", "KiB", "numpy", "bench.json", "bench.png", "FMA peak"):
         assert title in shown
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
     assert figures["fma_peak_gflops"] > 0
+    assert figures["read_rates"]["256"] > 0  # W_hh [16,4] in float32
     assert figures["machine"]["isa"] == lf.isa()
     assert "threads: 1" in shown or lf.get_num_threads() > 1
     assert [(r["T"], r["B"], r["I"], r["H"], r["pass"]) for r in figures["rows"]] == [
@@ -59,6 +74,8 @@ def test_bench_writes_table_figures_and_chart(bench, capsys, tmp_path):
         ours = row["engines"]["lstm_fast"]
         assert all(e["correct"] and len(e["samples"]) >= 5 for e in row["engines"].values())
         assert row["ns_per_step"] == pytest.approx(ours["seconds"] / 3 * 1e9)
+        assert row["gflops"] < row["bound_gflops"] <= figures["fma_peak_gflops"]
+        assert row["own_bytes"] > 0
         assert row["ratios"]["numpy"] == pytest.approx(row["engines"]["numpy"]["seconds"] / ours["seconds"])
 
 
@@ -124,8 +141,10 @@ def test_bench_reports_a_wrong_peer_and_does_not_time_it(bench, capsys, tmp_path
     assert re.search(r"WRONG RESULT: wrong: lstm float32 T 3 B 2 H 4 forward: error .* above", streams.err)
     assert "WRONG" in streams.out
     assert figures["engines"]["wrong"]["version"] == "9"
+    assert "wrong: zeros in forward  [forward]" in streams.out
     forward, train = figures["rows"]
     assert forward["engines"]["wrong"]["correct"] is False
+    assert forward["engines"]["wrong"]["path"] == "zeros in forward"
     assert forward["ratios"]["wrong"] is None
     assert forward["ratios"]["numpy"] > 0
     assert "wrong" not in train["engines"]
@@ -175,10 +194,21 @@ def test_bench_says_how_to_get_a_missing_package(name, capsys, monkeypatch):
     assert f"needs {name}, which is not installed: pip install 'lstm_fast[bench]'" in capsys.readouterr().err
 
 
-def test_bench_lists_a_peer_that_is_not_installed(bench, capsys, monkeypatch):
-    monkeypatch.setattr("lstm_fast.bench.peers.installed", lambda name: name != "torch")
+@pytest.mark.parametrize("name", ["torch", "openvino", "jax"])
+def test_bench_lists_a_peer_that_is_not_installed(name, bench, capsys, monkeypatch):
+    monkeypatch.setattr("lstm_fast.bench.peers.installed", lambda asked: asked == "numpy")
     code, figures = bench()
     assert code == 0
-    assert "torch" in figures["not_installed"]
-    assert "torch" not in figures["engines"]
-    assert "without torch: torch not installed (pip install 'lstm_fast[peers]')" in capsys.readouterr().out
+    assert name in figures["not_installed"]
+    assert name not in figures["engines"]
+    assert f"without {name}: {name}" in (shown := capsys.readouterr().out)
+    assert "not installed (pip install 'lstm_fast[peers]')" in shown
+
+
+def test_bench_names_the_points_where_an_engine_left_its_path(bench, capsys, tmp_path):
+    (tmp_path / "two_paths.py").write_text(TWO_PATHS)
+    code, _ = bench("--peer", "two_paths:Two", steps=("3", "5", "7"))
+    assert code == 0
+    shown = capsys.readouterr().out
+    assert "two: long  [forward at 2 of 3 points: T 5 B 2 H 4; T 7 B 2 H 4]" in shown
+    assert "two: short  [forward at 1 of 3 points: T 3 B 2 H 4]" in shown

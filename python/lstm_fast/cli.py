@@ -6,7 +6,6 @@ Exit codes: 0 success, 1 a check failed, 2 a wrong argument or a missing optiona
 from __future__ import annotations
 
 import argparse
-import functools
 import importlib
 import json
 import sys
@@ -17,10 +16,9 @@ from typing import Any
 
 from . import __version__, config, get_num_threads, isa
 from . import _lstm_fast_core as core
-from .bench import chart, machine, module_report, points, problems, report, sweep, verification
-from .bench.engines import PASSES
+from .bench import machine, module_report, points, problems, sweep_report, verification
 from .bench.packages import MissingPackageError, optional_versions, require
-from .bench.peers import all_engines, load_peer, missing_packages
+from .bench.peers import all_engines, load_peer
 
 DEMOS = {
     "text": "a language model learns to write from Python's documentation",
@@ -28,7 +26,7 @@ DEMOS = {
     "digits": "plain nn.LSTM and the accelerated one learn handwritten digits side by side",
     "stock": "one LSTM unit, followed by hand",
 }
-NOT_WITH_TORCH = ("cell", "seq", "batch", "hidden", "layers", "bidirectional", "proj", "ragged", "dtype", "peer")
+NOT_WITH_TORCH = (*("cell", "seq", "batch", "hidden", "layers", "bidirectional", "proj", "ragged", "dtype", "peer"),)
 QUICK_BUDGET, FULL_BUDGET = 0.2, 0.5  # seconds for a point and pass beyond the least number of rounds
 
 
@@ -139,10 +137,10 @@ def _refuse_with_torch(options: argparse.Namespace) -> None:
         raise ValueError(f"--torch: expected none of the options of the other sweep, got {', '.join(given)}")
 
 
-def _verdict(failures: Sequence[str]) -> int:
-    for line in failures:
+def _verdict(wrong: Sequence[str]) -> int:
+    for line in wrong:
         print(f"WRONG RESULT: {line}", file=sys.stderr)
-    return 1 if failures else 0
+    return 1 if wrong else 0
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -162,40 +160,7 @@ def bench(options: argparse.Namespace) -> int:
         _refuse_with_torch(options)
         return _verdict(module_report.bench(options.quick, number, budget, figures, plot))
     listed = all_engines(map(load_peer, options.peer))
-    missing = [made for made in listed if missing_packages(made)]
-    classes = [made for made in listed if made not in missing]
-    others = [made.name for made in classes if made.name != sweep.OURS]
-    grid = _grid(options)
-    console = report.console()
-    say = functools.partial(console.print, markup=False, soft_wrap=True)  # brackets in "lstm_fast[peers]" are no markup
-    with machine.engine_threads(number) as threads:
-        facts = machine.describe()
-        say(f"{facts['cpu']}, usable CPUs: {facts['usable_cpus']}")
-        say(f"lstm_fast {__version__}, {facts['isa']}, {report.count(number, 'thread')}, {facts['compiler']}; against")
-        for made in classes[1:]:
-            say(f"  {report.engine_line(made, threads)}")
-        for made in missing:
-            say(f"  {report.missing_line(made)}")
-        with report.progress(console, sum(map(sweep.cost, grid))) as move:
-            measured = sweep.run(grid, classes, number, budget, move)
-        content = report.as_json(measured, classes, missing, threads)
-    say(f"FMA peak of one core, measured in this run: {measured.peak.gflops:.1f} GFLOP/s ({options.dtype})")
-    say("% of peak: of that peak times the threads that lstm_fast used; FLOPs of valid steps only")
-    if options.ragged:
-        say("lengths uniform in 10..T, one fixed draw; over own padded: time / (valid share x own time padded)")
-    if number > 1:
-        say("barrier: of the threads' team, measured beside each row; times with more than 80 ns are not its best")
-    say("")
-    for which in PASSES:
-        console.print(report.table(measured, which, others))
-    if report.busy(measured):
-        say(f"{report.busy(measured)}. Times and shares of the peak are too bad, ratios rough: measure again.")
-    for name, reason in measured.unsupported.items():
-        say(f"{name} sat out: {reason}")
-    report.write_json(figures, content)
-    chart.draw(measured, others, report.caption(measured, number), plot)
-    say(f"figures: {figures}\nchart:   {plot}")
-    return _verdict(measured.failures)
+    return _verdict(sweep_report.bench(_grid(options), listed, number, budget, figures, plot))
 
 
 def demo(options: argparse.Namespace) -> int:
@@ -232,7 +197,7 @@ def parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=verify)
 
-    command = commands.add_parser("bench", help="speed beside NumPy, PyTorch and ONNX Runtime; checked before timed")
+    command = commands.add_parser("bench", help="speed beside NumPy and every installed peer; checked before timed")
     command.add_argument("--cell", choices=problems.CELLS, default=problems.CELLS[0])
     command.add_argument("--seq", type=positive, nargs="+", metavar="T", help="sequence lengths, default 16 to 4096")
     command.add_argument("--batch", type=positive, nargs="+", metavar="B", help="batch sizes, each with each --hidden")

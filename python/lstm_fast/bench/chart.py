@@ -1,8 +1,9 @@
-"""The pictures: of a sweep, speed-up over every engine and share of the FMA peak, over log2 T; of cases, bars."""
+"""The pictures: of a sweep, lines over log2 T: speed-ups, GFLOP/s below the roofline, ns per step; of cases, bars."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +20,24 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 HATCHES = ("", "///")  # of the bars, by pass
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 
+Styles = dict[tuple[int, int], dict[str, Any]]  # (B, H) -> of its line
+Value = Callable[[Row], float | None]
+Panel = tuple[str, Callable[[Any], None]]  # title; draws on the axes
+
 
 def _size(problem: Problem) -> tuple[int, int]:
     return problem.batch, problem.hidden
 
 
-def _lines(axes: Any, rows: Sequence[Row], styles: dict[tuple[int, int], dict[str, Any]], value: Any) -> None:
+def _lines(axes: Any, rows: Sequence[Row], styles: Styles, value: Value, **other: Any) -> None:
     for size, style in styles.items():
         points = [(row.problem.steps, value(row)) for row in rows if _size(row.problem) == size]
         points = [(t, v) for t, v in points if v is not None]
         if points:
-            axes.plot(*zip(*points, strict=True), **style)
+            axes.plot(*zip(*points, strict=True), **style | other)
 
 
-def _speedup(
-    axes: Any,
-    rows: Sequence[Row],
-    styles: dict[tuple[int, int], dict[str, Any]],
-    engine: str,
-    limits: tuple[float, float],
-) -> None:
+def _speedup(axes: Any, rows: Sequence[Row], styles: Styles, engine: str, limits: tuple[float, float]) -> None:
     _lines(axes, rows, styles, lambda row: row.ratio(engine))
     low, high = limits
     axes.set_yscale("log")
@@ -50,18 +49,53 @@ def _speedup(
     axes.text(0.98, low * 1.04, f"{engine} faster", ha="right", va="bottom", transform=axes.get_yaxis_transform())
 
 
-def _share_of_peak(axes: Any, rows: Sequence[Row], styles: dict[tuple[int, int], dict[str, Any]], share: Any) -> None:
-    _lines(axes, rows, styles, lambda row: row.gflops and 100 * share(row))
-    axes.set_ylim(0, 105)
-    axes.set_yticks(range(0, 101, 20), [f"{p} %" for p in range(0, 101, 20)])
-    axes.axhline(100, color="black", linewidth=1.2, zorder=1)
+def _roofline(axes: Any, rows: Sequence[Row], styles: Styles, sweep: Sweep) -> None:
+    """What one core reached, below the bound of each size and the FMA peak of all."""
+    thin = {"marker": "", "linestyle": "-", "linewidth": 0.9, "alpha": 0.75, "zorder": 1}
+    _lines(axes, rows, styles, lambda row: (of := sweep.bound(row)) and of / row.threads_used, **thin)
+    _lines(axes, rows, styles, lambda row: row.gflops and row.gflops / row.threads_used)
+    peak = sweep.peak.gflops
+    axes.axhline(peak, color="black", linewidth=1.2, zorder=2)
+    axes.text(0.02, peak * 1.01, "FMA peak", ha="left", va="bottom", transform=axes.get_yaxis_transform())
+    axes.text(0.98, 0.02, "thin: bound of the size", ha="right", va="bottom", transform=axes.transAxes)
+    axes.set_ylim(0, peak * 1.12)
+
+
+def _cost(axes: Any, rows: Sequence[Row], styles: Styles) -> None:
+    """A flat line: time is linear in T."""
+    _lines(axes, rows, styles, lambda row: row.ns_per_step)
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.set_ylim(low / 2, high * 2)  # so that a single line does not fill the panel with its noise
+
+
+def _panels(sweep: Sweep, others: Sequence[str], styles: Styles) -> tuple[list[Panel], list[Panel]]:
+    """Titles and drawers: of the speed-ups over the other engines, and of what we reach by ourselves."""
+    reached = [ratio for name in others for ratio in ratios(sweep.rows, name)]
+    limits = min([0.7, *reached]) / 1.15, max([2.5, *reached]) * 1.15  # one scale, so that panels compare at a glance
+    speedups: list[Panel] = []
+    own: list[Panel] = []
+    for which in PASSES:
+        rows = [row for row in sweep.rows if row.which == which]
+        speedups += [
+            (
+                f"{which}: speed-up over {engine}",
+                functools.partial(_speedup, rows=rows, styles=styles, engine=engine, limits=limits),
+            )
+            for engine in others
+            if ratios(rows, engine)
+        ]
+        own += [
+            (f"{which}: GFLOP/s a core", functools.partial(_roofline, rows=rows, styles=styles, sweep=sweep)),
+            (f"{which}: ns per step", functools.partial(_cost, rows=rows, styles=styles)),
+        ]
+    return speedups, own
 
 
 def draw(sweep: Sweep, others: Sequence[str], caption: str, path: Path) -> None:
-    """Write the chart: a row of panels for each pass; a column for each of ``others`` and one for the FMA peak."""
-    matplotlib = require("matplotlib.figure", "the chart of bench")
-    others = [name for name in others if ratios(sweep.rows, name)]
-    styles: dict[tuple[int, int], dict[str, Any]] = {}
+    """Write the chart, all over T: speed-up over each of ``others``, GFLOP/s below the roofline, ns per step."""
+    matplotlib, marked = (require(f"matplotlib.{name}", "the chart of bench") for name in ("figure", "lines"))
+    styles: Styles = {}
     for row in sweep.rows:
         index = len(styles) % len(COLOURS)
         styles.setdefault(
@@ -69,31 +103,24 @@ def draw(sweep: Sweep, others: Sequence[str], caption: str, path: Path) -> None:
             {"color": COLOURS[index], "marker": MARKERS[index], "linestyle": DASHES[index], "linewidth": 1.8}
             | {"markersize": 5, "label": f"B {row.problem.batch}, H {row.problem.hidden}"},
         )
-    columns = len(others) + 1
-    figure = matplotlib.Figure(figsize=(3.7 * columns, 7.6), layout="constrained")
-    grid = figure.subplots(len(PASSES), columns, squeeze=False)
-    reached = [ratio for name in others for ratio in ratios(sweep.rows, name)]
-    limits = min([0.7, *reached]) / 1.15, max([2.5, *reached]) * 1.15  # one scale, so that panels compare at a glance
+    speedups, own = _panels(sweep, others, styles)
+    columns = 2 if len(speedups) <= 2 else 4
+    lines = [panels[at : at + columns] for panels in (speedups, own) for at in range(0, len(panels), columns)]
+    figure = matplotlib.Figure(figsize=(4.2 * columns, 1.1 + 3.3 * len(lines)), layout="constrained")
+    grid = figure.subplots(len(lines), columns, squeeze=False)
     steps = sorted({row.problem.steps for row in sweep.rows})
-    for which, line in zip(PASSES, grid, strict=True):
-        rows = [row for row in sweep.rows if row.which == which]
-        for engine, axes in zip((*others, None), line, strict=True):
-            if engine is not None and not ratios(rows, engine):
-                axes.axis("off")
-                axes.text(0.5, 0.5, f"{engine}:\nno {which}", ha="center", va="center", transform=axes.transAxes)
-                continue
-            if engine is None:
-                _share_of_peak(axes, rows, styles, sweep.peak_share)
-                axes.set_title(f"{which}: share of FMA peak", fontsize=10)
-            else:
-                _speedup(axes, rows, styles, engine, limits)
-                axes.set_title(f"{which}: speed-up over {engine}", fontsize=10)
+    for line, panels in zip(grid, lines, strict=True):
+        for axes in line[len(panels) :]:
+            axes.axis("off")
+        for axes, (title, fill) in zip(line, panels, strict=False):
+            fill(axes)
+            axes.set_title(title, fontsize=10)
             axes.set_xscale("log", base=2)
             axes.set_xticks(steps, [str(t) for t in steps])
             axes.set_xlabel("T (steps)")
             axes.grid(True, linewidth=0.5, alpha=0.5)
-    handles, labels = grid[0][-1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, handlelength=4)
+    marks = [marked.Line2D([], [], **style) for style in styles.values()]
+    figure.legend(handles=marks, loc="outside lower center", ncols=min(len(marks), 6), frameon=False, handlelength=4)
     figure.suptitle(caption, fontsize=11)
     figure.savefig(path, dpi=110)
 

@@ -18,6 +18,9 @@ An engine is a small class; ``lstm-fast bench --peer module:Class`` adds yours::
         def step(self):                                      # optional, `benches/` only: x[0], h0, c0 -> h, c
             ...
 
+        def path(self, which):                               # optional, not timed: in a few words, what computes a pass
+            ...                                              # ("forward", "forward+backward" or "step"), for the report
+
 ``problem`` has ``cell, dtype, steps, batch, inputs, hidden``; ``arrays`` the names and shapes of
 :mod:`lstm_fast.bench.problems`, of the problem's dtype, not to be written; ``threads`` is the number to compute with.
 With ``--ragged`` there is ``arrays["lengths"]`` [B], and y and the gradient of x have to be 0 beyond them. With several
@@ -54,7 +57,7 @@ class UnsupportedError(Exception):
 
 
 class Engine(Protocol):
-    """See the module's text; ``train`` and ``step`` are optional."""
+    """See the module's text; ``train``, ``step`` and ``path`` are optional."""
 
     name: str
 
@@ -165,6 +168,12 @@ def timed_call(engine: Engine, which: str) -> Callable[[], Any]:
     """The engine's method for this pass: what is timed."""
     call: Callable[[], Any] = getattr(engine, METHODS[which])
     return call
+
+
+def path_of(engine: Engine, which: str) -> str | None:
+    """What computes this pass in the engine's own words; None if it does not say."""
+    path: Callable[[str], str] | None = getattr(engine, "path", None)
+    return path and path(which)
 
 
 def named_results(engine: Engine, problem: Problem, which: str) -> Arrays:

@@ -81,6 +81,8 @@ def _numpy_threads_from_environment() -> str:
 def engine_threads(threads: int) -> Iterator[dict[str, str]]:
     """Give lstm_fast, NumPy's BLAS and PyTorch ``threads`` threads; restores them. Yields what each runs with.
 
+    ONNX Runtime, OpenVINO and JAX take the number for every engine that is made, or refuse.
+
     NumPy's BLAS reads its environment variable when it is loaded, which is too late here: without threadpoolctl it
     keeps its own number, and the text says so.
     """
@@ -96,8 +98,7 @@ def engine_threads(threads: int) -> Iterator[dict[str, str]]:
             stack.callback(torch.set_num_threads, torch.get_num_threads())
             torch.set_num_threads(threads)
             used["torch"] = str(torch.get_num_threads())
-        if installed("onnxruntime"):
-            used["onnxruntime"] = str(threads)
+        used |= {name: str(threads) for name in ("onnxruntime", "openvino", "jax") if installed(name)}
         yield used
 
 

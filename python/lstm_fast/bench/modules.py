@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from .engines import FORWARD, PASSES, STEP, TRAIN
 from .packages import require
-from .peers import nn_lstm, nn_lstm_cell
+from .peers.pytorch import nn_lstm, nn_lstm_cell
 from .problems import Arrays, Problem
 
 PURPOSE = "bench --torch"  # asks for packages

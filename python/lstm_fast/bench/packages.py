@@ -15,6 +15,8 @@ EXTRAS = {
     "torch": "peers",
     "onnxruntime": "peers",
     "onnx": "peers",
+    "openvino": "peers",
+    "jax": "peers",
     "sklearn": "demos",
 }
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # where the name differs from the import's by more than _ and -

@@ -1,4 +1,4 @@
-"""What a run prints and writes: progress bar, table, JSON."""
+"""What every run of bench prints and writes: progress bar, lines on engines, ratios, JSON."""
 
 from __future__ import annotations
 
@@ -75,19 +75,6 @@ def busy(sweep: Sweep) -> str:
     return f"busy machine: the measuring thread had {100 * sweep.cpu_share:.0f} % of a CPU at the worst point"
 
 
-def caption(sweep: Sweep, threads: int) -> str:
-    """Heading of the chart: what was measured on what."""
-    facts = describe()
-    longest = max((row.problem for row in sweep.rows), key=lambda p: p.steps)
-    kernel = " ".join([longest.cell, longest.dtype, *(v.replace(f"..{longest.steps}", "..T") for v in longest.variant)])
-    lines = [
-        f"lstm_fast {facts['lstm_fast']}, {kernel}, {facts['isa']}, {count(threads, 'thread')}, I = H",
-        f"{facts['cpu']}, FMA peak {sweep.peak.gflops:.0f} GFLOP/s a core",
-        busy(sweep),
-    ]
-    return "\n".join(filter(None, lines))
-
-
 def geometric_mean(values: Sequence[float]) -> float:
     """Geometric mean; the fair mean of ratios."""
     return math.exp(sum(map(math.log, values)) / len(values))
@@ -109,43 +96,10 @@ def ratio_cell(row: Row, engine: str) -> str:
     return "-" if value is None else f"[{'green' if value >= 1 else 'red'}]{value:.2f}[/]"
 
 
-def table(sweep: Sweep, which: str, others: Sequence[str]) -> Any:
-    """The rich table of one pass; the last line has the geometric mean of each ratio."""
-    box = require("rich.box", "bench").SIMPLE_HEAD
-    rows = [row for row in sweep.rows if row.which == which]
-    title = f"{which}, {sweep.peak.dtype}; over X: the time of X / ours"
-    made = require("rich.table", "bench").Table(title=title, title_justify="left", box=box, show_footer=True)
-    others = [name for name in others if any(name in row.engines for row in rows)]
-    ragged = any(row.padded for row in rows)
-    team = any(row.barrier_ns for row in rows)
-    titles = ["T", "B", "H", *(["valid\n%"] if ragged else []), "ns/step", "GFLOP/s", "% of\npeak"]
-    titles += [*(["threads\nused", "barrier\nns"] if team else []), *(["over own\npadded"] if ragged else [])]
-    for name in titles:
-        made.add_column(name, footer="mean" if name == "T" else "", justify="right", no_wrap=True)
-    for name in others:
-        reached = ratios(rows, name)
-        footer = f"{geometric_mean(reached):.2f}" if reached else "-"
-        made.add_column(f"over\n{name}", footer=footer, justify="right", no_wrap=True)
-    for index, row in enumerate(rows):
-        p = row.problem
-        following = rows[index + 1].problem if index + 1 < len(rows) else None
-        last = following is None or (following.batch, following.hidden) != (p.batch, p.hidden)
-        ours = ["[bold red]WRONG[/]", "-", "-"]
-        share = sweep.peak_share(row)
-        if row.ns_per_step is not None and row.gflops is not None and share is not None:
-            ours = [f"{row.ns_per_step:,.0f}", f"{row.gflops:.1f}", f"{100 * share:.0f}"]
-        overhead = row.ragged_overhead
-        cells = [str(p.steps), str(p.batch), str(p.hidden), *([f"{100 * p.valid_share:.0f}"] if ragged else []), *ours]
-        cells += [str(row.threads_used), f"{row.barrier_ns:,.0f}"] if team else []
-        cells += ["-" if overhead is None else f"{overhead:.2f}"] if ragged else []
-        cells += [ratio_cell(row, name) for name in others]
-        made.add_row(*cells, end_section=last)
-    return made
-
-
-def _as_json(measured: Measurement) -> dict[str, Any]:
+def measurement_as_json(measured: Measurement) -> dict[str, Any]:
     return {
         "correct": measured.ok,
+        "path": measured.path,
         "error": measured.error if math.isfinite(measured.error) else None,
         "bound": measured.bound,
         "seconds": measured.seconds if measured.samples else None,
@@ -173,36 +127,8 @@ def row_as_json(row: Row) -> dict[str, Any]:
         {"cell": p.cell, "dtype": p.dtype, **shape, **kind, "pass": row.which}
         | {"cpu_share": row.cpu_share, "threads_used": row.threads_used, "barrier_ns": row.barrier_ns}
         | {"ratios": {name: row.ratio(name) for name in row.engines if name != OURS}}
-        | {"engines": {name: _as_json(measured) for name, measured in row.engines.items()}}
+        | {"engines": {name: measurement_as_json(measured) for name, measured in row.engines.items()}}
     )
-
-
-def as_json(
-    sweep: Sweep, classes: Sequence[EngineClass], missing: Sequence[EngineClass], threads: dict[str, str]
-) -> Any:
-    """Everything measured, as plain values: times in seconds, ratios above 1 where lstm_fast is faster.
-
-    ``peak_share`` is of ``fma_peak_gflops``, one core's, times ``threads_used``; FLOPs count valid steps only.
-    """
-    rows = [
-        row_as_json(row)
-        | {"ns_per_step": row.ns_per_step, "gflops": row.gflops, "peak_share": sweep.peak_share(row)}
-        | {"padded": row.padded and _as_json(row.padded), "ragged_overhead": row.ragged_overhead}
-        for row in sweep.rows
-    ]
-    return header(sweep.peak) | {
-        "engines": {
-            made.name: {
-                "version": engine_version(made),
-                "settings": getattr(made, "settings", None),
-                "threads": threads.get(made.name),
-                "unsupported": sweep.unsupported.get(made.name),
-            }
-            for made in classes
-        },
-        "not_installed": [made.name for made in missing],
-        "rows": rows,
-    }
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -20,10 +20,13 @@ from .engines import (
     can_run,
     expected,
     named_results,
+    path_of,
     timed_call,
 )
+from .memory import own_bytes
 from .problems import Array, Arrays, Problem
-from .timing import Call, FmaPeak, alternate, median
+from .roofline import bound, recurrent_bytes
+from .timing import Call, FmaPeak, alternate, median, read_rate
 
 OURS = "lstm_fast"
 PADDED = f"{OURS}, padded"
@@ -37,6 +40,7 @@ class Measurement:
     bound: float
     samples: list[float] = field(default_factory=list)
     refused: str = ""  # why it does not count although its numbers may be right
+    path: str | None = None  # what computed it, if the engine says so
 
     @property
     def ok(self) -> bool:
@@ -59,11 +63,12 @@ class Row:
     problem: Problem
     which: str
     engines: dict[str, Measurement]
-    cpu_share: float = 1.0  # CPU time over wall time of the measuring thread while timing
+    cpu_share: float = 1.0  # CPU time over wall time of the measuring thread while it ran ours
     threads_used: int = 1  # by our call; small problems run on fewer than asked for
     barrier_ns: float = 0.0  # of the team, just before and after timing; 0 with one thread
     padded: Measurement | None = None  # of a ragged problem: ours with every row of full length
     case: str = ""
+    own_bytes: int | None = None  # of our call, see memory.py; None: not asked
 
     def __str__(self) -> str:
         return " ".join(filter(None, (self.case, str(self.problem), self.which)))
@@ -79,7 +84,8 @@ class Row:
         """Time, in turn, the calls whose results were right: fill in their samples and what the timing was like."""
         right = {name: call for name, call in calls.items() if measured[name].ok}
         barriers = [core.barrier_ns(threads)]
-        samples, self.cpu_share = alternate(right, budget, on_round, settle=threads > 1)
+        samples, shares = alternate(right, budget, on_round, settle=threads > 1)
+        self.cpu_share = shares.get(OURS, 1.0)
         for name, found in samples.items():
             measured[name].samples = found
         barriers.append(core.barrier_ns(threads))
@@ -115,11 +121,20 @@ class Row:
 
 @dataclass
 class Sweep:
-    """Everything that one run measured. ``unsupported``: engine -> why it sat problems out."""
+    """Everything that one run measured. ``unsupported``: engine -> why it sat problems out.
+
+    ``rates``: size of W_hh in bytes -> bytes/ns at which one core reads so many, the highest of all readings.
+    """
 
     rows: list[Row]
     peak: FmaPeak
     unsupported: dict[str, str]
+    rates: dict[int, float] = field(default_factory=dict)
+
+    def bound(self, row: Row) -> float | None:
+        """GFLOP/s that our threads could reach at best, see roofline.py; None if that was not measured."""
+        rate = self.rates.get(recurrent_bytes(row.problem))
+        return rate and row.threads_used * bound(row.problem, row.which, self.peak.gflops, rate)
 
     def peak_share(self, row: Row) -> float | None:
         """Our share, 0..1, of the FMA peak of as many cores as our threads; None if our result was wrong."""
@@ -149,7 +164,7 @@ def worst_error(results: Arrays, wanted: Arrays) -> float:
 def checked(engine: Engine, problem: Problem, which: str, wanted: Arrays) -> Measurement:
     """Run the pass once and compare; nothing is timed."""
     error = worst_error(named_results(engine, problem, which), wanted)
-    return Measurement(error, tolerance.bound(problem, backward=which == TRAIN))
+    return Measurement(error, tolerance.bound(problem, backward=which == TRAIN), path=path_of(engine, which))
 
 
 def build(
@@ -209,17 +224,20 @@ def run(
         share = cost(problem) / (len(PASSES) + 1)
         on_progress(f"{problem}: reference", done)
         sweep.peak.read()
+        size = recurrent_bytes(problem)
+        sweep.rates[size] = max(sweep.rates.get(size, 0.0), read_rate(problem.dtype, size))
         arrays = problem.arrays()
         wanted = expected(problem, arrays)
         engines, unsupported = build(classes, problem, arrays, threads)
         sweep.unsupported |= unsupported
         padded = Padded(problem, arrays, threads) if problem.shortest is not None else None
+        taken = own_bytes(LstmFast(problem, arrays, threads), arrays["dy"])
         done += share
         for which in PASSES:
             on_progress(f"{problem}: {which}", done)
             able = {name: e for name, e in engines.items() if can_run(e, which)}
             row = Row(problem, which, {n: checked(e, problem, which, wanted[which]) for n, e in able.items()})
-            row.threads_used = core.threads_used()
+            row.threads_used, row.own_bytes = core.threads_used(), taken[which]
             measured, calls = dict(row.engines), {n: timed_call(e, which) for n, e in able.items()}
             if padded is not None:
                 row.padded = measured[PADDED] = padded.checked(which)
