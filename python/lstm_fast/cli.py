@@ -17,6 +17,7 @@ from typing import Any
 from . import __version__, config, get_num_threads, isa
 from . import _lstm_fast_core as core
 from .bench import machine, module_report, points, problems, sweep_report, verification
+from .bench.compare import Old
 from .bench.packages import MissingPackageError, optional_versions, require
 from .bench.peers import all_engines, load_peer
 
@@ -26,7 +27,12 @@ DEMOS = {
     "digits": "plain nn.LSTM and the accelerated one learn handwritten digits side by side",
     "stock": "one LSTM unit, followed by hand",
 }
-NOT_WITH_TORCH = (*("cell", "seq", "batch", "hidden", "layers", "bidirectional", "proj", "ragged", "dtype", "peer"),)
+NOT_WITH_TORCH = (
+    *("cell", "seq", "batch", "hidden", "layers", "bidirectional", "proj", "ragged", "dtype", "peer"),
+    *("compare", "tolerance"),
+)
+TOLERANCE = 10.0  # percent: more than twice what runs of the same code differed by
+COMPARE_HELP = "an earlier --json file: compare shares of each run's own FMA peak; 1 if a point got slower"
 QUICK_BUDGET, FULL_BUDGET = 0.2, 0.5  # seconds for a point and pass beyond the least number of rounds
 
 
@@ -137,14 +143,16 @@ def _refuse_with_torch(options: argparse.Namespace) -> None:
         raise ValueError(f"--torch: expected none of the options of the other sweep, got {', '.join(given)}")
 
 
-def _verdict(wrong: Sequence[str]) -> int:
+def _verdict(wrong: Sequence[str], slower: Sequence[str] = ()) -> int:
     for line in wrong:
         print(f"WRONG RESULT: {line}", file=sys.stderr)
-    return 1 if wrong else 0
+    for line in slower:
+        print(f"SLOWER: {line}", file=sys.stderr)
+    return 1 if wrong or slower else 0
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Check, time, print and draw; 1 if a result was wrong."""
+    """Check, time, print and draw; 1 if a result was wrong, or a point slower than in the file of --compare."""
     number = options.threads
     budget = QUICK_BUDGET if options.quick else FULL_BUDGET
     figures, plot = (
@@ -159,8 +167,12 @@ def bench(options: argparse.Namespace) -> int:
     if options.torch:
         _refuse_with_torch(options)
         return _verdict(module_report.bench(options.quick, number, budget, figures, plot))
+    if options.tolerance is not None and not options.compare:
+        raise ValueError("--tolerance: expected --compare beside it, got none")
+    old = Old(options.compare) if options.compare else None
+    tolerance = TOLERANCE if options.tolerance is None else options.tolerance
     listed = all_engines(map(load_peer, options.peer))
-    return _verdict(sweep_report.bench(_grid(options), listed, number, budget, figures, plot))
+    return _verdict(*sweep_report.bench(_grid(options), listed, number, budget, figures, plot, old, tolerance / 100))
 
 
 def demo(options: argparse.Namespace) -> int:
@@ -177,6 +189,14 @@ def positive(text: str) -> int:
     """An integer of 1 or more, for argparse."""
     number = int(text)
     if number < 1:
+        raise ValueError
+    return number
+
+
+def percent(text: str) -> float:
+    """A number of 0 or more and below 100, for argparse."""
+    number = float(text)
+    if not 0 <= number < 100:
         raise ValueError
     return number
 
@@ -229,6 +249,14 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--json", type=Path, metavar="F", help="default bench.json, with --torch bench-torch.json")
     command.add_argument("--plot", type=Path, metavar="F.png", help="default bench.png, with --torch bench-torch.png")
+    command.add_argument("--compare", type=Path, metavar="OLD.json", help=COMPARE_HELP)
+    command.add_argument(
+        "--tolerance",
+        type=percent,
+        metavar="PERCENT",
+        help="what a point may lose of its share of the FMA peak before --compare calls it slower, "
+        f"default {TOLERANCE:g}: runs of the same code differed by up to 4",
+    )
     command.set_defaults(run=bench)
 
     command = commands.add_parser("demo", help="train on real data; without a name, list the demos")

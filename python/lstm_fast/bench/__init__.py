@@ -14,6 +14,7 @@ memory           what a call of ours takes beyond its inputs and outputs
 sweep            check, then time, every point
 report           what every run prints and writes: progress bar, JSON
 sweep_report     the sweep's tables, paths, JSON
+compare          a run beside an earlier one
 chart            the pictures
 modules          module against module in PyTorch: what is called, how, the list of cases
 module_sweep     checks them against torch.nn in float64, then times them

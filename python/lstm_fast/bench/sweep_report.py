@@ -1,4 +1,4 @@
-"""What ``lstm-fast bench`` prints and writes: table, paths, JSON, chart."""
+"""What ``lstm-fast bench`` prints and writes: table, paths, JSON, chart, the comparison with an earlier run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import __version__
 from . import chart, machine
+from .compare import Change, Old, slower
 from .engines import PASSES, EngineClass
 from .machine import describe
 from .packages import require
@@ -178,6 +179,26 @@ def path_lines(sweep: Sweep) -> list[str]:
     return lines
 
 
+def comparison_table(changes: Sequence[Change], tolerance: float) -> Any:
+    """The rich table of shares of the FMA peak then and now; the last line has the geometric mean of the changes.
+
+    Where other programs took the CPU, then or now, it says busy.
+    """
+    judged = [change.ratio for change in changes if change.quiet]
+    mean = f"{100 * (geometric_mean(judged) - 1):+.1f} %" if judged else "-"
+    made = _table("share of each run's own FMA peak, %")
+    for name in ("pass", "T", "B", "H", "then", "now", "change"):
+        footer = {"pass": "mean", "change": mean}.get(name, "")
+        made.add_column(name, footer=footer, justify="left" if name == "pass" else "right", no_wrap=True)
+    for change in changes:
+        p = change.row.problem
+        colour = "bold red" if change.ratio < 1 - tolerance else "green" if change.ratio > 1 + tolerance else "default"
+        shares = [f"{100 * share:.1f}" for share in (change.old, change.new)]
+        moved = f"[{colour}]{100 * (change.ratio - 1):+.1f} %[/]" if change.quiet else "busy"
+        made.add_row(change.row.which, str(p.steps), str(p.batch), str(p.hidden), *shares, moved)
+    return made
+
+
 def bench(
     problems: Sequence[Problem],
     listed: Sequence[EngineClass],
@@ -185,11 +206,16 @@ def bench(
     budget: float,
     json_path: Path,
     chart_path: Path,
-) -> list[str]:
-    """Check, time, print and draw; returns a line for every wrong result.
+    old: Old | None = None,
+    tolerance: float = 0.0,
+) -> tuple[list[str], list[str]]:
+    """Check, time, print and draw; returns a line for every wrong result, and one for every point slower than before.
 
     ``listed``: engines, those that are not installed among them. ``budget``: see :func:`lstm_fast.bench.sweep.run`.
+    ``old``: an earlier run to compare with; ``tolerance``: what part of a point's share of the peak may be lost since.
     """
+    if old is not None:
+        old.require_common(problems, PASSES, threads)
     missing = [made for made in listed if missing_packages(made)]
     classes = [made for made in listed if made not in missing]
     others = [made.name for made in classes if made.name != OURS]
@@ -217,7 +243,13 @@ def bench(
         say(line)
     for name, reason in measured.unsupported.items():
         say(f"{name} sat out: {reason}")
+    lost: list[Change] = []
+    if old is not None:
+        changes = old.changes(measured)
+        lost = slower(changes, tolerance)
+        say(f"beside {old.path}: lstm_fast {old.version} on {old.machine}")
+        shown.print(comparison_table(changes, tolerance))
     write_json(json_path, content)
     chart.draw(measured, others, caption(measured, threads), chart_path)
     say(f"figures: {json_path}\nchart:   {chart_path}")
-    return measured.failures
+    return measured.failures, list(map(str, lost))
