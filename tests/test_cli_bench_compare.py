@@ -100,12 +100,19 @@ def test_tolerance_is_the_part_that_may_be_lost(bench, old):
 
 def test_a_point_of_a_busy_machine_is_shown_and_not_judged(bench, old, capsys):
     def change(row):
-        row["peak_share"] *= 100
-        row["cpu_share"] = 0.5
+        busy = row["pass"] == "forward"
+        row["peak_share"] *= 100 if busy else 0.1
+        row["cpu_share"] = 0.5 if busy else 1.0
 
     code, _ = bench("--compare", old(change))
     assert code == 0
     assert "busy" in capsys.readouterr().out
+
+
+def test_nothing_but_busy_points_is_no_success(bench, old, capsys):
+    code, _ = bench("--compare", old(lambda row: row.update(cpu_share=0.5)))
+    assert code == 1
+    assert "NOT JUDGED: no point" in capsys.readouterr().err
 
 
 def refused(capsys, *arguments):

@@ -93,6 +93,11 @@ class Old:
         return found
 
 
-def slower(changes: Sequence[Change], tolerance: float) -> list[Change]:
-    """The quiet ones whose share fell by more than ``tolerance``, 0..1, of what it was."""
-    return [change for change in changes if change.quiet and change.ratio < 1 - tolerance]
+def faults(changes: Sequence[Change], tolerance: float) -> list[str]:
+    """A line for every quiet point whose share fell by more than ``tolerance``, 0..1, of what it was.
+
+    Or one that says so if there is no quiet point: then nothing has been shown.
+    """
+    if not any(change.quiet for change in changes):
+        return ["NOT JUDGED: no point of both runs is right and from a quiet machine, then and now"]
+    return [f"SLOWER: {change}" for change in changes if change.quiet and change.ratio < 1 - tolerance]

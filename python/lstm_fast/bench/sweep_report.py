@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import __version__
 from . import chart, machine
-from .compare import Change, Old, slower
+from .compare import Change, Old, faults
 from .engines import PASSES, EngineClass
 from .machine import describe
 from .packages import require
@@ -209,7 +209,7 @@ def bench(
     old: Old | None = None,
     tolerance: float = 0.0,
 ) -> tuple[list[str], list[str]]:
-    """Check, time, print and draw; returns a line for every wrong result, and one for every point slower than before.
+    """Check, time, print and draw; returns a line for every wrong result, and those of the comparison.
 
     ``listed``: engines, those that are not installed among them. ``budget``: see :func:`lstm_fast.bench.sweep.run`.
     ``old``: an earlier run to compare with; ``tolerance``: what part of a point's share of the peak may be lost since.
@@ -243,13 +243,13 @@ def bench(
         say(line)
     for name, reason in measured.unsupported.items():
         say(f"{name} sat out: {reason}")
-    lost: list[Change] = []
+    lost: list[str] = []
     if old is not None:
         changes = old.changes(measured)
-        lost = slower(changes, tolerance)
+        lost = faults(changes, tolerance)
         say(f"beside {old.path}: lstm_fast {old.version} on {old.machine}")
         shown.print(comparison_table(changes, tolerance))
     write_json(json_path, content)
     chart.draw(measured, others, caption(measured, threads), chart_path)
     say(f"figures: {json_path}\nchart:   {chart_path}")
-    return measured.failures, list(map(str, lost))
+    return measured.failures, lost
