@@ -89,7 +89,7 @@ def test_jax_refuses_other_threads_than_its_pool_has():
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_jax_has_so_many_threads_beside_the_caller_who_computes(threads):
+def test_jax_gets_a_pool_of_so_many_threads(threads):
     made(Jax, threads=1)
     script = f"""
         import os, time
@@ -98,10 +98,10 @@ def test_jax_has_so_many_threads_beside_the_caller_who_computes(threads):
         from lstm_fast.bench.problems import Problem
         problem = Problem("lstm", "float32", 50, 16, 128)
         engine = Jax(problem, problem.arrays(), {threads})
-        engine.train()
+        engine.forward()
         before = time.process_time(), time.thread_time()
         for _ in range(20):
-            engine.train()
+            engine.forward()
         print((time.thread_time() - before[1]) / (time.process_time() - before[0]))
         print([task.read_text() for task in Path("/proc/self/task").glob("*/comm")].count("tf_XLAEigen\\n"))
         print(os.environ.get("NPROC"))
@@ -110,5 +110,6 @@ def test_jax_has_so_many_threads_beside_the_caller_who_computes(threads):
     command = [sys.executable, "-c", textwrap.dedent(script)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     share, pool, variable = done.stdout.split()
-    assert float(share) > 0.1, done.stdout  # 0.005 where the caller only waits
-    assert (int(pool), variable) == (threads, "None")
+    assert (int(pool), variable) == (threads, "None"), done.stderr
+    # With one, the caller does all of the forward pass; by default it would wait, with 0.005 of the CPU time.
+    assert threads > 1 or float(share) > 0.5
