@@ -1,5 +1,6 @@
 // Forward through layers, directions and chunks of time: who does what when. One dispatch lookup per call.
 #include "dropout.h"
+#include "packed.h"
 #include "stack.h"
 
 namespace lstm_fast {
@@ -17,7 +18,7 @@ class ForwardPass {
     std::size_t bytes = 0;
     for (int layer = 0; layer < plan.shape.layers; ++layer) {
       Arena measure(nullptr);
-      ForwardWorkspace<T>(measure, plan.geometry(layer), plan.threads, keeps_gates(), plan.direct() || lean());
+      ForwardWorkspace<T>(measure, plan.geometry(layer), plan.threads, keeps_gates(), packs(), plan.direct());
       bytes = std::max(bytes, measure.used());
     }
     for (int crew = 0; crew < plan.crews(); ++crew) workspaces_[crew] = Block(bytes);
@@ -63,6 +64,10 @@ class ForwardPass {
  private:
   bool saves() const { return args_.reserve != nullptr; }
   bool lean() const { return saves() && plan_.lean(); }
+  // The lean reserve needs packed weights of its own.
+  bool uses_packed() const { return plan_.packed && !lean(); }
+  // Whether the workspace has packed weights.
+  bool packs() const { return !plan_.direct() && !uses_packed() && !lean(); }
   bool keeps_gates() const { return saves() && !plan_.lean(); }
 
   Sequence<T> input(int layer) const {
@@ -77,24 +82,30 @@ class ForwardPass {
     const Geometry<T> g = plan_.geometry(layer);
     Arena arena(workspaces_[workspace].data());
     const bool direct = plan_.direct();
-    ForwardWorkspace<T> work(arena, g, plan_.threads, keeps_gates(), direct || lean());
+    ForwardWorkspace<T> work(arena, g, plan_.threads, keeps_gates(), packs(), direct);
     const DirectionReserve<T>& reserve = reserve_.of(plan_.shape, layer, direction);
     if (lean()) {
       work.w_ih = reserve.w_ih;
       work.w_hh = reserve.w_hh;
     }
     const index state = layer * plan_.shape.directions + direction;
+    if (uses_packed()) {
+      work.w_ih = args_.packed->of(state).w_ih;
+      work.w_hh = args_.packed->of(state).w_hh;
+      work.w_hr = args_.packed->of(state).w_hr;
+    }
+    const bool to_pack = !direct && !uses_packed();
     const Weights<T>& w = args_.weights[state];
     const T* h0 = args_.h0 + state * g.B * g.Ho;
     T* const c = keeps_gates() ? reserve.c : work.c;
 
     Turns turn(crew);
-    if (!direct && turn.mine()) kernels.pack_weights(w.w_ih, g.H, g.I, w.b_ih, w.b_hh, true, work.w_ih);
-    if (!direct && turn.mine()) kernels.pack_weights(w.w_hh, g.H, g.Ho, nullptr, nullptr, false, work.w_hh);
+    if (to_pack && turn.mine()) kernels.pack_weights(w.w_ih, g.H, g.I, w.b_ih, w.b_hh, true, work.w_ih);
+    if (to_pack && turn.mine()) kernels.pack_weights(w.w_hh, g.H, g.Ho, nullptr, nullptr, false, work.w_hh);
     const bool copies = keeps_gates() && plan_.copies_weights();
     if (copies && turn.mine()) kernels.pack_transposed(w.w_ih, g.H, g.I, reserve.w_ih_t);
     if (copies && turn.mine()) kernels.pack_transposed(w.w_hh, g.H, g.Ho, reserve.w_hh_t);
-    if (w.w_hr && turn.mine()) kernels.pack_projection(w.w_hr, g.P, g.H, work.w_hr);
+    if (to_pack && w.w_hr && turn.mine()) kernels.pack_projection(w.w_hr, g.P, g.H, work.w_hr);
     if (w.w_hr && saves() && turn.mine()) kernels.pack_projection_transposed(w.w_hr, g.P, g.H, reserve.w_hr_t);
     if (saves() && turn.mine()) sort_rows(schedule, h0, g.Ho, reserve.h0, g.Ho);
     if (turn.mine()) {
@@ -295,7 +306,7 @@ std::size_t reserve_bytes(const Isa& isa, Cell cell, const Shape& shape, const i
 
 template <class T>
 bool forward(const Isa& isa, Cell cell, const ForwardArgs<T>& args) {
-  const Plan<T> plan(isa, cell, args.shape, args.lengths, Pass::forward, args.threads);
+  const Plan<T> plan(isa, cell, args.shape, args.lengths, Pass::forward, args.threads, args.packed != nullptr);
   ForwardPass<T> pass(plan, args);
   Company company(plan.threads, args.threads, args.poll);
   company.run(pass, plan.split_units);

@@ -215,10 +215,10 @@ struct ForwardWorkspace {
   T* c;
   T* direct_panel;  // [threads]
 
-  // `direct`: without packed weights.
-  ForwardWorkspace(Arena& arena, const Geometry<T>& g, int threads, bool save, bool direct)
-      : w_ih(arena.take<T>({direct ? 0 : g.gates, g.padded_H, g.I + 1})),
-        w_hh(arena.take<T>({direct ? 0 : g.gates, g.padded_H, g.Ho})),
+  // `packs`: with packed weights. `direct`: for a direct step.
+  ForwardWorkspace(Arena& arena, const Geometry<T>& g, int threads, bool save, bool packs, bool direct)
+      : w_ih(arena.take<T>({packs ? g.gates : 0, g.padded_H, g.I + 1})),
+        w_hh(arena.take<T>({packs ? g.gates : 0, g.padded_H, g.Ho})),
         w_hr(arena.take<T>({g.padded(g.P), g.H})),
         h{arena.take<T>({g.B, g.h_stride}), arena.take<T>({g.B, g.h_stride})},
         h_rows{arena.take<T*>({g.B}), arena.take<T*>({g.B})},

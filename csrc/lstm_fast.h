@@ -149,6 +149,9 @@ struct Range {
 };
 
 template <class T>
+class PackedWeights;
+
+template <class T>
 struct ForwardArgs {
   Shape shape;
   Sequence<T> x;
@@ -164,6 +167,8 @@ struct ForwardArgs {
   Threads threads;
   Poll poll;
   T* cells = nullptr;  // [T,B,D*H] c after every step of the last layer; null: not wanted. Needs a reserve
+  // These weights, packed for this instruction set; null: they are packed at every call.
+  const PackedWeights<T>* packed = nullptr;
 };
 
 template <class T>

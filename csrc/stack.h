@@ -20,13 +20,16 @@ struct Plan {
   int threads;
   bool split_directions;     // one crew for each
   bool split_units = false;  // among the participants of a crew, in place of rows
+  bool packed;               // whether the weights are, before the call
   index Ho, width;           // of h, of y
 
-  Plan(const Isa& isa, Cell cell, const Shape& s, const index* lengths, Pass of, const Threads& wanted)
+  Plan(const Isa& isa, Cell cell, const Shape& s, const index* lengths, Pass of, const Threads& wanted,
+       bool are_packed = false)
       : kernels(isa.kernels<T>().of(cell)),
         shape(s),
         schedule(s, lengths),
         pass(of),
+        packed(are_packed),
         Ho(s.P > 0 ? s.P : s.H),
         width(s.directions * Ho) {
     product_of({s.layers, s.directions, 2, std::max<index>(width, 1), std::max<index>(s.B, 1)});
@@ -35,14 +38,15 @@ struct Plan {
     split_directions = s.directions == 2 && threads > 1;
   }
 
-  // Whether it is one step, which packs no weights as a whole: see direct-inl.h.
-  bool direct() const { return shape.T == 1 && shape.P == 0; }
+  bool single_step() const { return shape.T == 1 && shape.P == 0; }
+  // Whether it packs no weights as a whole: see direct-inl.h.
+  bool direct() const { return single_step() && !packed; }
 
   // Whether backward computes the gates again.
-  bool lean() const { return shape.save == Save::lean && !direct(); }
+  bool lean() const { return shape.save == Save::lean && !single_step(); }
 
   // Whether the reserve has the weights that backward needs.
-  bool copies_weights() const { return !(shape.weights_again && direct()); }
+  bool copies_weights() const { return !(shape.weights_again && single_step()); }
 
   Geometry<T> geometry(int layer) const { return Geometry<T>(kernels, schedule, shape, layer); }
   int crews() const { return split_directions ? 2 : 1; }

@@ -6,6 +6,7 @@
 
 #include "arrays.h"
 #include "bindings.h"
+#include "packed.h"
 #include "weights.h"
 #include "without_gil.h"
 
@@ -23,8 +24,9 @@ struct Request {
   Dropout dropout;
   Form form;
   int threads;
-  py::object block;  // bytes for the reserve, at least as many as it takes; None: our own
-  bool cells;        // whether c after every step of the last layer is wanted; only with save
+  py::object block;   // bytes for the reserve, at least as many as it takes; None: our own
+  bool cells;         // whether c after every step of the last layer is wanted; only with save
+  py::object packed;  // these weights, packed; None: they are packed at this call
 };
 
 template <class T>
@@ -91,6 +93,10 @@ py::tuple forward_of(const Request& request) {
       .poll = {},
       .cells = cells_data,
   };
+  if (!request.packed.is_none()) {
+    const auto& kept = request.packed.cast<const PackedWeights<T>&>();
+    if (&kept.isa() == &isa) args.packed = &kept;  // else of no use, since the set has been changed
+  }
   std::unique_ptr<Reserve> reserve;
   if (request.save) {
     const std::size_t bytes = reserve_bytes<T>(isa, Cell::lstm, shape, args.lengths, dropout.p > 0);
@@ -124,12 +130,25 @@ py::tuple forward_of(const Request& request) {
 
 py::tuple lstm_forward(const py::object& x, const py::object& h0, const py::object& c0, const py::list& weights,
                        const py::object& lengths, int layers, int directions, bool reverse, std::optional<Save> save,
-                       double dropout, std::uint64_t seed, Form form, int threads, const py::object& block,
-                       bool cells) {
+                       double dropout, std::uint64_t seed, Form form, int threads, const py::object& block, bool cells,
+                       const py::object& packed) {
   if (cells && !save) throw py::value_error("cells: expected False without save");
   const auto run = float_dtype(x, "x") == 'f' ? forward_of<float> : forward_of<double>;
-  return run(
-      {x, h0, c0, weights, lengths, layers, directions, reverse, save, {dropout, seed}, form, threads, block, cells});
+  return run({x,
+              h0,
+              c0,
+              weights,
+              lengths,
+              layers,
+              directions,
+              reverse,
+              save,
+              {dropout, seed},
+              form,
+              threads,
+              block,
+              cells,
+              packed});
 }
 
 }  // namespace
@@ -138,7 +157,7 @@ void bind_forward(py::module_& module) {
   module.def("lstm_forward", lstm_forward, py::arg("x"), py::arg("h0"), py::arg("c0"), py::arg("weights"),
              py::arg("lengths"), py::arg("layers"), py::arg("directions"), py::arg("reverse"), py::arg("save"),
              py::arg("dropout"), py::arg("seed"), py::arg("form"), py::arg("threads") = 0,
-             py::arg("block") = py::none(), py::arg("cells") = false);
+             py::arg("block") = py::none(), py::arg("cells") = false, py::arg("packed") = py::none());
 }
 
 }  // namespace lstm_fast::python

@@ -1,4 +1,4 @@
-// Streams: a stack of layers one step at a time, with its own packed weights and states.
+// Weights that stay packed, and streams: a stack of layers one step at a time, with such weights and states of its own.
 #include <atomic>
 #include <memory>
 
@@ -113,19 +113,30 @@ class OpenStream {
 
 template <class T>
 py::object open_of(const py::list& weights_given, index batch, int layers) {
-  const py::tuple first = weights_given[0];
-  const py::array w_ih = require(first[0], "w_ih", {-1, -1}, code_of<T>(), "w_ih", false);
-  Shape shape{.T = 1, .B = batch, .I = w_ih.shape(1), .H = 0, .P = 0, .layers = layers};
-  find_hidden_sizes<T>(weights_given, &shape);
+  Shape shape = shape_of_weights<T>(weights_given, layers, 1);
+  shape.B = batch;
   const StackWeights<T> weights(weights_given, shape);
   return py::cast(std::make_unique<OpenStream<T>>(active_isa(), shape, weights.data()));
 }
 
+template <class T>
+py::object packed_of(const py::list& weights_given, int layers, int directions) {
+  const Shape shape = shape_of_weights<T>(weights_given, layers, directions);
+  const StackWeights<T> weights(weights_given, shape);
+  return py::cast(std::make_unique<PackedWeights<T>>(active_isa(), Cell::lstm, shape, weights.data()));
+}
+
+char dtype_of(const py::list& weights) { return float_dtype(py::tuple(weights[0])[0], "w_ih"); }
+
 // For tuples (w_ih, w_hh, b_ih, b_hh, w_hr) of the layers.
 py::object open_stream(const py::list& weights, index batch, int layers) {
-  const py::tuple first = weights[0];
-  return float_dtype(first[0], "w_ih") == 'f' ? open_of<float>(weights, batch, layers)
-                                              : open_of<double>(weights, batch, layers);
+  return dtype_of(weights) == 'f' ? open_of<float>(weights, batch, layers) : open_of<double>(weights, batch, layers);
+}
+
+// The weights of layers and directions as forward of the set in use reads them.
+py::object pack_weights(const py::list& weights, int layers, int directions) {
+  return dtype_of(weights) == 'f' ? packed_of<float>(weights, layers, directions)
+                                  : packed_of<double>(weights, layers, directions);
 }
 
 template <class T>
@@ -141,6 +152,9 @@ void bind(py::module_& module, const char* name) {
 void bind_stream(py::module_& module) {
   bind<float>(module, "StreamF32");
   bind<double>(module, "StreamF64");
+  py::class_<PackedWeights<float>>(module, "PackedF32");
+  py::class_<PackedWeights<double>>(module, "PackedF64");
+  module.def("pack_weights", pack_weights, py::arg("weights"), py::arg("layers"), py::arg("directions"));
   module.def("open_stream", open_stream, py::arg("weights"), py::arg("batch"), py::arg("layers"));
 }
 

@@ -32,6 +32,16 @@ void find_hidden_sizes(const py::list& weights, Shape* shape) {
   }
 }
 
+// I, H and P of a stack without input.
+template <class T>
+Shape shape_of_weights(const py::list& weights, int layers, int directions) {
+  const py::tuple first = weights[0];
+  Shape shape{.T = 1, .B = 1, .I = 0, .H = 0, .P = 0, .layers = layers, .directions = directions};
+  shape.I = require(first[0], "w_ih", {-1, -1}, code_of<T>(), "w_ih", false).shape(1);
+  find_hidden_sizes<T>(weights, &shape);
+  return shape;
+}
+
 // Checked, and the arrays that hold them.
 template <class T>
 class StackWeights {

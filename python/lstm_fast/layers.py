@@ -75,6 +75,7 @@ class LSTM:
         self._generator = np.random.default_rng(None if seed is None else integer(seed, "seed", 0))
         sizes = Sizes(self.input_size, self.hidden_size, self.num_layers, self.bias, 1 + bidirectional, self.proj_size)
         self.parameters: Mapping[str, Array] = MappingProxyType(initial_parameters(sizes, self.dtype, self._generator))
+        self._packed: Any = None  # the parameters, packed, while they are frozen
 
     def __repr__(self) -> str:
         options = {
@@ -89,7 +90,7 @@ class LSTM:
         return f"LSTM({self.input_size}, {self.hidden_size}, {chosen}dtype={self.dtype.name})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "parameters": dict(self.parameters)}
+        return {**self.__dict__, "parameters": dict(self.parameters), "_packed": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -102,9 +103,13 @@ class LSTM:
     def load_state_dict(self, mapping: Mapping[str, ArrayLike], strict: bool = True) -> None:
         """Copy parameters from any mapping of array-likes: another ``state_dict``, PyTorch CPU tensors, safetensors.
 
-        All or nothing. ValueError if a shape differs or, when ``strict``, if a name is missing or unknown; TypeError if
-        an array has another dtype than the layer.
+        All or nothing. ValueError if the layer is frozen, a shape differs or, when ``strict``, a name is missing or
+        unknown; TypeError if an array has another dtype than the layer.
         """
+        if self._packed is not None:
+            raise ValueError(
+                "load_state_dict: expected a layer that can change, got a frozen one; call unfreeze() first"
+            )
         load_parameters(self.parameters, mapping, strict)
 
     @classmethod
@@ -201,6 +206,24 @@ class LSTM:
             dh0, dc0 = dh0[:, 0], dc0[:, 0]
         return Gradients(arranged(dx, self.batch_first, unbatched), (dh0, dc0), parameters)
 
+    def freeze(self) -> None:
+        """Keep the packed weights for the calls to come, and make the parameters read-only until :meth:`unfreeze`.
+
+        For many calls of few steps: a layer that is not frozen packs its weights at every call. An array that was taken
+        as a view of a parameter before stays writable; what is written there has no effect until ``unfreeze``. Copies
+        and pickles of a frozen layer are not frozen. With another instruction set than now (``lf.set_isa``) the weights
+        are packed at every call.
+        """
+        for array in self.parameters.values():
+            array.flags.writeable = False
+        self._packed = _core.pack_weights(self._weights(), self.num_layers, 1 + self.bidirectional)
+
+    def unfreeze(self) -> None:
+        """Undo :meth:`freeze`."""
+        self._packed = None
+        for array in self.parameters.values():
+            array.flags.writeable = True
+
     def stream(self, batch_size: int = 1) -> Stream:
         """Open a stream: this layer one step at a time, with its weights as they are now; dropout is off.
 
@@ -285,6 +308,7 @@ class LSTM:
             self.dropout if self.num_layers > 1 else 0.0,
             seed,
             _core.Form.stack,
+            packed=self._packed,
         )
         if unbatched:
             hn, cn = hn[:, 0], cn[:, 0]
