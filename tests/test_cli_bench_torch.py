@@ -119,7 +119,7 @@ def test_a_module_with_wrong_gradients_alone_fails(bench, capsys, monkeypatch):
 
 
 def test_a_call_that_is_left_to_pytorch_fails(bench, capsys, monkeypatch):
-    from lstm_fast.torch import modules as adapter
+    from lstm_fast.torch import cell as adapter
 
     monkeypatch.setattr(adapter, "left_to_torch", lambda x, weights, hx: "a reason")
     monkeypatch.setattr(adapter, "step", lambda *tensors: None)
