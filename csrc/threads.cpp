@@ -237,8 +237,11 @@ Nanoseconds time_barriers(int threads, int barriers, const Threads& whose) {
 }  // namespace
 
 double recent_barrier_ns(int threads, const Threads& whose) {
+  // New threads often share a core with the caller until the system moves them: a slow barrier is soon tried again, and
+  // with few barriers, since each takes as long as the system lets one of them run.
+  constexpr double slow = 2000;
   constexpr std::chrono::seconds recent{1};
-  constexpr int barriers = 64;
+  constexpr std::chrono::milliseconds soon{20};
   constexpr double unknown = 1e9;
   thread_local struct {
     Clock::time_point when;
@@ -247,11 +250,13 @@ double recent_barrier_ns(int threads, const Threads& whose) {
     double ns = 0;
   } last;
   const auto now = Clock::now();
-  if (last.threads != threads || last.lender != whose.lender || now - last.when > recent) {
+  const bool fits = last.threads == threads && last.lender == whose.lender;
+  if (!fits || now - last.when > (last.ns > slow ? Nanoseconds(soon) : Nanoseconds(recent))) {
     double best = unknown;
-    for (int attempt = 0; attempt < 3; ++attempt) {
+    for (const int barriers : {4, 64, 64}) {
       const Nanoseconds time = time_barriers(threads, barriers, whose);
       if (time.count() > 0) best = std::min(best, time.count() / barriers);
+      if (best > slow) break;
     }
     last = {now, threads, whose.lender, best};
   }
