@@ -74,7 +74,7 @@ class LSTM:
         self.dtype = np.dtype(dtype)
         self._generator = np.random.default_rng(None if seed is None else integer(seed, "seed", 0))
         sizes = Sizes(self.input_size, self.hidden_size, self.num_layers, self.bias, 1 + bidirectional, self.proj_size)
-        self.parameters: Mapping[str, Array] = MappingProxyType(initial_parameters(sizes, self.dtype, self._generator))
+        self._hold(initial_parameters(sizes, self.dtype, self._generator))
         self._packed: Any = None  # the parameters, packed, while they are frozen
 
     def __repr__(self) -> str:
@@ -90,11 +90,18 @@ class LSTM:
         return f"LSTM({self.input_size}, {self.hidden_size}, {chosen}dtype={self.dtype.name})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "parameters": dict(self.parameters), "_packed": None}
+        state = {**self.__dict__, "parameters": dict(self.parameters), "_packed": None}
+        del state["_weights"]
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.parameters = MappingProxyType(state["parameters"])
+        self._hold(state["parameters"])
+
+    def _hold(self, parameters: dict[str, Array]) -> None:
+        self.parameters: Mapping[str, Array] = MappingProxyType(parameters)
+        # Of every layer and direction: w_ih, w_hh, b_ih, b_hh, w_hr, None where there is none.
+        self._weights: list[Any] = [tuple(map(parameters.get, names)) for names in self._names()]
 
     def state_dict(self) -> dict[str, Array]:
         """A copy of every parameter under PyTorch's name."""
@@ -216,7 +223,7 @@ class LSTM:
         """
         for array in self.parameters.values():
             array.flags.writeable = False
-        self._packed = _core.pack_weights(self._weights(), self.num_layers, 1 + self.bidirectional)
+        self._packed = _core.pack_weights(self._weights, self.num_layers, 1 + self.bidirectional)
 
     def unfreeze(self) -> None:
         """Undo :meth:`freeze`."""
@@ -231,11 +238,7 @@ class LSTM:
         """
         if self.bidirectional:
             raise ValueError("stream: expected a layer of one direction, got a bidirectional one")
-        return Stream(self._weights(), self.dtype, batch_size)
-
-    def _weights(self) -> list[Any]:
-        """The parameters of every layer and direction: w_ih, w_hh, b_ih, b_hh, w_hr, None where there is none."""
-        return [tuple(map(self.parameters.get, names)) for names in self._names()]
+        return Stream(self._weights, self.dtype, batch_size)
 
     def _names(self) -> list[tuple[str, ...]]:
         """The parameters' names of every layer and direction: w_ih, w_hh, b_ih, b_hh, w_hr."""
@@ -292,14 +295,17 @@ class LSTM:
         h0: Array | None
         c0: Array | None
         if state is None:
-            h0, c0 = (np.zeros((self._state_count(), x.shape[1], width), self.dtype) for width in self._state_widths())
+            count, batch = self._state_count(), x.shape[1]
+            h0 = c0 = np.zeros((count, batch, self.hidden_size), self.dtype)
+            if self.proj_size:
+                h0 = np.zeros((count, batch, self.proj_size), self.dtype)
         else:
             h0, c0 = self._state_pair(state, ("h0", "c0"), "state", unbatched)
         y, hn, cn, _, reserve = _core.lstm_forward(
             x,
             h0,
             c0,
-            self._weights(),
+            self._weights,
             lengths,
             self.num_layers,
             1 + self.bidirectional,
