@@ -13,7 +13,9 @@
 
 #include "backward-inl.h"
 
-#include "direct-inl.h"
+#include "direct-forward-inl.h"
+
+#include "direct-backward-inl.h"
 
 // Independent chains of fma: enough to hide its latency, few enough for 16 registers.
 template <class V>

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "packed.h"
-#include "stack.h"
+#include "plan.h"
 
 namespace lstm_fast {
 

@@ -32,7 +32,7 @@ SUITE += ["test_lean", "test_reproducibility", "test_special_values", "test_draw
 SUITE += ["test_math", "test_empty_problems", "test_layers", "test_layer_calls", "test_bad_input", "test_bad_stacks"]
 SUITE += ["test_dispatch", "test_binary", "test_guard_pages", "test_layering", "test_memory", "test_concurrency"]
 SUITE += ["test_reference", "test_spare_memory", "test_torch_modules", "test_torch_autograd", "test_torch_cells"]
-SUITE += ["test_torch_extras", "test_torch_threads", "test_stream", "test_freeze"]
+SUITE += ["test_torch_extras", "test_torch_threads", "test_stream", "test_freeze", "test_split_units"]
 SUITE += ["test_stress_threads"]
 SECONDS = 1800  # of one run of these tests: what has not ended by then hangs
 

@@ -39,12 +39,6 @@ def lengths_of(kind, sizes):
     return kind
 
 
-@pytest.fixture
-def split_units():  # conftest.py takes it back
-    """Threads share out the hidden units of every step, where they can, however slow that may be."""
-    core.set_split(core.Split.units)
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("lengths", [None, "ragged", "with zeros"])
 @pytest.mark.parametrize("sizes", STACKS, ids=name_of)
@@ -58,37 +52,6 @@ def test_bits_do_not_depend_on_threads(sizes, lengths, dtype, isa, team):
         assert core.threads_used() == threads
         result = solve_stack(stack)
         assert core.threads_used() == threads
-        expected = expected or result
-        assert_all_same_bits(result, expected, f"with {threads} threads")
-        assert_all_same_bits(inferred, {name: expected[name] for name in inferred}, f"inference, {threads} threads")
-
-
-# Units of one block and of many, of whole blocks and lines or not, in both passes.
-UNIT_STACKS = [
-    Sizes(7, 1, 3, 130),
-    Sizes(5, 2, 5, 64, 0, 2, 2),
-    Sizes(9, 3, 7, 17, 0, 2, 1),
-    Sizes(250, 2, 4, 70, 0, 1, 2),
-    Sizes(1, 2, 3, 40, 0, 2, 1),
-    Sizes(6, 2, 3, 40, 9, 1, 1),
-]
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("lengths", [None, "ragged", "with zeros"])
-@pytest.mark.parametrize("sizes", UNIT_STACKS, ids=name_of)
-def test_bits_do_not_depend_on_threads_that_share_units(sizes, lengths, dtype, isa, team, split_units):
-    stack = draw_stack(sizes, dtype, lengths=lengths_of(lengths, sizes), seed=43).padded_with(np.nan)
-    expected = None
-    for threads in THREADS:
-        lf.set_num_threads(threads)
-        inferred = infer_stack(stack)
-        assert core.threads_used() == threads
-        shared = threads // sizes.directions > 1 and sizes.steps > 1 and not sizes.proj
-        shared = shared and (stack.lengths is None or max(stack.lengths) > 0)
-        assert core.units_used() == shared
-        result = solve_stack(stack)
-        assert core.units_used() == shared
         expected = expected or result
         assert_all_same_bits(result, expected, f"with {threads} threads")
         assert_all_same_bits(inferred, {name: expected[name] for name in inferred}, f"inference, {threads} threads")

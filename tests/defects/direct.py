@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .parts import DIRECT, DLPACK, LAYERS_BACKWARD, LAYERS_FORWARD, SERIES, STEP, replaced
+from .parts import DIRECT, DIRECT_BACKWARD, DLPACK, LAYERS_BACKWARD, LAYERS_FORWARD, SERIES, STEP, replaced
 
 DEFECTS = [
     replaced(
@@ -29,7 +29,7 @@ DEFECTS = [
     replaced(
         "d4",
         "a direct weight gradient of one row only",
-        DIRECT,
+        DIRECT_BACKWARD,
         "accumulate(acc, gradients, 0, stride, packed, N * V::lanes, 0, count);",
         "accumulate(acc, gradients, 0, stride, packed, N * V::lanes, 0, smaller(count, 1));",
     ),
@@ -43,14 +43,14 @@ DEFECTS = [
     replaced(
         "d8",
         "a direct gradient without the last inputs",
-        DIRECT,
+        DIRECT_BACKWARD,
         "return wide_blocks() + ceil_div(K - wide_blocks() * wide * V::lanes, V::lanes);",
         "return wide_blocks() + (K - wide_blocks() * wide * V::lanes) / V::lanes;",
     ),
     replaced(
         "d9",
         "a cell's gradient through the weights of the inputs",
-        DIRECT,
+        DIRECT_BACKWARD,
         "const Product dh{chunk, weights.w_hh, chunk.H,",
         "const Product dh{chunk, weights.w_ih, chunk.I,",
     ),
@@ -64,7 +64,7 @@ DEFECTS = [
     replaced(
         "d12",
         "a packed block of the row before",
-        DIRECT,
+        DIRECT_BACKWARD,
         "block, packed);\n        for_vectors",
         "{block.first > 0 ? block.first - 1 : 0, block.vectors}, packed);\n        for_vectors",
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .parts import BACKWARD, DROPOUT, LAYERS_BACKWARD, LAYERS_FORWARD, LAYOUT, STACK, STREAM, Defect, replaced
+from .parts import BACKWARD, DROPOUT, LAYERS_BACKWARD, LAYERS_FORWARD, LAYOUT, PLAN, STACK, STREAM, Defect, replaced
 
 # The state after the last step of the batch, not of the row.
 LAST_C_ROW = """    const index length = plan_.schedule.length(b);
@@ -28,14 +28,14 @@ DEFECTS = [
     replaced(
         "15",
         "reverse direction not reversed",
-        STACK,
+        PLAN,
         "return direction == 1 || shape.reverse;",
         "return direction > 1 || (shape.reverse && shape.T < 0);",
     ),
     replaced(
         "16",
         "reverse starts at T, not at the row's length",
-        STACK,
+        PLAN,
         "reversed(direction) ? schedule.length(row) - 1 - step",
         "reversed(direction) ? schedule.T() - 1 - step + 0 * row",
     ),
@@ -92,8 +92,8 @@ DEFECTS = [
             ),
             (
                 LAYERS_BACKWARD,
-                "schedule.find(part.dy, t, original) + part.direction * plan_.Ho",
-                "schedule.find(part.dy, t, original) + (plan_.shape.directions - 1 - part.direction) * plan_.Ho",
+                "schedule.find(place.dy, t, original) + place.direction * plan_.Ho",
+                "schedule.find(place.dy, t, original) + (plan_.shape.directions - 1 - place.direction) * plan_.Ho",
             ),
         ),
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .parts import BACKWARD, GIL, LAYERS_BACKWARD, LAYERS_FORWARD, MEMORY, STACK, TEAM, THREADS, replaced
+from .parts import BACKWARD, COMPANY, GIL, LAYERS_BACKWARD, LAYERS_FORWARD, MEMORY, PLAN, TEAM, THREADS, replaced
 
 DEFECTS = [
     replaced(
@@ -15,7 +15,7 @@ DEFECTS = [
     replaced(
         "36b",
         "one thread's rows of a step skipped",
-        STACK,
+        PLAN,
         "return {crew.id(), crew.size(), shape.B};",
         "return {crew.id(), crew.size(), crew.id() < 2 ? shape.B : 0};",
     ),
@@ -23,22 +23,22 @@ DEFECTS = [
         "t1",
         "no barrier between the input product and the steps",
         LAYERS_FORWARD,
-        "      if (!part.own_product) crew.wait();\n",
+        "        if (!units && !place.own_product) crew.wait();\n",
         "",
     ),
     replaced(
         "t22",
         "no barrier after a step whose units are shared",
         LAYERS_FORWARD,
-        "          if (units) crew.wait();\n",
-        "",
+        "      if (plan_.split_units) crew.wait();\n    }\n  }\n",
+        "    }\n  }\n",
     ),
     replaced(
         "t23",
         "no barrier between the two halves of a backward step",
         LAYERS_BACKWARD,
-        "            crew.wait();\n            if (s > 0)",
-        "            if (s == 0) crew.wait();\n            if (s > 0)",
+        "      crew.wait();\n      if (s > 0)",
+        "      if (s == 0) crew.wait();\n      if (s > 0)",
     ),
     replaced(
         "t24",
@@ -50,7 +50,7 @@ DEFECTS = [
     replaced(
         "t17",
         "the last row of a block of rows skipped",
-        STACK,
+        PLAN,
         "return {own.begin, 1, own.end};",
         "return {own.begin, 1, own.end - (crew.id() == 1)};",
     ),
@@ -58,8 +58,8 @@ DEFECTS = [
         "t2",
         "no barrier between the steps and the deferred products",
         LAYERS_BACKWARD,
-        "        crew.wait();\n        if (part.dx)",
-        "        if (part.dx)",
+        "        crew.wait();\n        if (place.dx)",
+        "        if (place.dx)",
     ),
     replaced(
         "t3",
@@ -137,14 +137,14 @@ DEFECTS = [
     replaced(
         "t12",
         "layers not separated by a barrier",
-        STACK,
+        COMPANY,
         "      if (halted(everybody, everybody)) return false;\n",
         "",
     ),
     replaced(
         "t13",
         "layers of two directions at once not separated by a barrier",
-        STACK,
+        COMPANY,
         "      return !halted(everybody, everybody);\n",
         "      return !stopped();\n",
     ),
@@ -190,7 +190,7 @@ DEFECTS = [
     replaced(
         "t16",
         "upper layers do not count as work",
-        STACK,
+        PLAN,
         "above * (shape.layers - 1)",
         "0 * above * (shape.layers - 1)",
     ),
