@@ -102,7 +102,7 @@ void pack_rows(const typename V::scalar* const* rows, index count, index K, type
 // M rows of a weight gradient, and one column block: sums over the chunk's rows, in their order, of the gradients of M
 // units of one gate times the rows that pack_rows has packed.
 template <int M, class V>
-struct OuterBlock {
+struct OuterTileJob {
   using T = typename V::scalar;
   const T* const (&gradients)[M];
   index stride, count;
@@ -140,7 +140,7 @@ struct OuterProductJob {
     const T* from = packed;
     for (index nb = 0; nb < column_blocks(K, V::lanes); ++nb) {
       const ColumnBlock block = column_block<V>(K, nb);
-      for_vectors(block.vectors, OuterBlock<M, V>{gradients, chunk.gate_stride, count, from, K, block,
+      for_vectors(block.vectors, OuterTileJob<M, V>{gradients, chunk.gate_stride, count, from, K, block,
                                                   dw + (gate * chunk.H + unit) * K});
       from += count * block.vectors * V::lanes;
     }

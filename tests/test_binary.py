@@ -70,24 +70,37 @@ def innermost_loops(body):
     return [body[a : b + 1] for a, b in loops if not any((c, d) != (a, b) and a <= c and d <= b for c, d in loops)]
 
 
-def test_no_sum_of_the_tile_is_spilled():
-    """A tile one register too large stores a sum to the stack in every k step, and runs at half the speed."""
-    if not core.compiler().startswith("GCC"):
-        pytest.skip(f"the register allocation was examined for GCC, not for {core.compiler()}")
-    tiles = 0
+def tile_loops():
+    """(function, loop) of every product in the kernels of AVX2 and AVX-512."""
+    found = []
     for name, body in machine_code.functions().items():
         if namespace_of(name) not in ("avx2", "avx512") or "Job" not in name:
             continue
         for loop in innermost_loops(body):
             mnemonics = [i.mnemonic for i in loop]
-            if sum(m.startswith("vfmadd") for m in mnemonics) < 4 or any("div" in m for m in mnemonics):
-                continue  # not a product, or the cell behind it
-            tiles += 1
-            stored = [i for i in loop if re.fullmatch(r"%[yz]mm\d+,-?(0x[0-9a-f]+)?\(%r[sb]p\)", i.operands)]
-            sums = 12 if namespace_of(name) == "avx2" else 24  # of a full tile: fewer stores than k steps are no sums
-            fmas = sum(m.startswith("vfmadd") for m in mnemonics)
-            assert len(stored) * sums <= fmas, f"{name}: {len(stored)} stores to the stack beside {fmas} fma"
-    assert tiles >= 30, "the search finds no tiles"
+            # Not if it is the cell behind a product.
+            if sum(m.startswith("vfmadd") for m in mnemonics) >= 4 and not any("div" in m for m in mnemonics):
+                found.append((name, loop))
+    assert len(found) >= 30, "the search finds no tiles"
+    return found
+
+
+def test_no_sum_of_the_tile_is_spilled():
+    """A tile one register too large stores a sum to the stack in every k step, and runs at half the speed."""
+    if not core.compiler().startswith("GCC"):
+        pytest.skip(f"the register allocation was examined for GCC, not for {core.compiler()}")
+    for name, loop in tile_loops():
+        stored = [i for i in loop if re.fullmatch(r"%[yz]mm\d+,-?(0x[0-9a-f]+)?\(%r[sb]p\)", i.operands)]
+        sums = 12 if namespace_of(name) == "avx2" else 24  # of a full tile: fewer stores than k steps are no sums
+        fmas = sum(i.mnemonic.startswith("vfmadd") for i in loop)
+        assert len(stored) * sums <= fmas, f"{name}: {len(stored)} stores to the stack beside {fmas} fma"
+
+
+def test_tiles_compute_whole_vectors():
+    """Weights come in whole vectors, values of rows by broadcast; a sum of single elements would be a slow one."""
+    for name, loop in tile_loops():
+        single = [i.mnemonic for i in loop if re.fullmatch(r"v(?!broadcast).*s[sd]|v.*gather.*", i.mnemonic)]
+        assert not single, f"{name}: {single}"
 
 
 def test_floating_point_mode_is_never_loaded():
