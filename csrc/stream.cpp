@@ -88,6 +88,7 @@ void Stream<T>::set_state(const T* h, const T* c) {
 template <class T>
 void Stream<T>::run(Crew& crew) const {
   const Part part = plan_.units_of(crew);
+  crew.start(met_);  // a step may have more participants than those before
   for (const ForwardChunk<T>& chunk : layers_) {
     if (&chunk != layers_.data()) crew.wait();
     plan_.kernels.input_product(chunk, all_rows_, plan_.shape.B, part.blocks);
@@ -110,6 +111,7 @@ void Stream<T>::step(const T* x, index x_stride, T* y, const Threads& threads) {
       },
       this, threads);
   if (threads.used) *threads.used = {size, size > 1};
+  met_ += layers_.size() - 1;
   for (ForwardChunk<T>& chunk : layers_) {
     std::swap(chunk.h[0], chunk.h[1]);
     std::swap(chunk.h_rows[0], chunk.h_rows[1]);

@@ -32,6 +32,7 @@ class Stream {
   const PackedWeights<T> weights_;
   Block block_;
   Crew::Shared shared_;
+  std::uint64_t met_ = 0;  // how often the participants of all steps so far have waited for each other
   std::vector<ForwardChunk<T>> layers_;
   std::vector<T**> y_rows_;  // [layer][B]
   const T** x_rows_ = nullptr;

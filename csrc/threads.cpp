@@ -189,6 +189,10 @@ void Barrier::wait(int id, int size) {
   }
 }
 
+void Barrier::start(int id, std::uint64_t met) {
+  slots_[static_cast<std::size_t>(id)].arrivals.store(met, std::memory_order_release);
+}
+
 int run_team(int wanted, void (*work)(void* context, int id, int size), void* context, const Threads& whose) {
   const auto alone = [=] {
     work(context, 0, 1);

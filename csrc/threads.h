@@ -16,8 +16,10 @@ class Barrier {
 
   explicit Barrier(int most) : slots_(most > 1 ? std::make_unique<Slot[]>(static_cast<std::size_t>(most)) : nullptr) {}
 
-  // Called by every participant with its own number; size participants in all.
+  // Called by every participant with its own number; size participants in all, always as many unless each of them
+  // first tells start() how often they, or those before them, have met so far.
   void wait(int id, int size);
+  void start(int id, std::uint64_t met);
 
  private:
   struct alignas(128) Slot {
@@ -43,6 +45,9 @@ class Crew {
   void wait() const {
     if (size_ > 1) shared_->barrier.wait(id_, size_);
   }
+
+  // Before the first wait() in what others have used before, perhaps more or fewer, who met so often.
+  void start(std::uint64_t met) const { shared_->barrier.start(id_, met); }
 
   // wait() that tells all participants what the first one said.
   bool agree(bool halt) {

@@ -51,6 +51,18 @@ def test_bits_of_the_whole_sequence(sizes, dtype, bias, isa, team):
         assert_same_bits(c, cn, "c")
 
 
+def test_any_number_of_threads_from_step_to_step(isa, team):
+    layer = lf.LSTM(5, 70, 3, dtype="float64", seed=8)
+    x, state = draw(layer, 2, steps=9)
+    y, _ = layer(x, state)
+    stream = layer.stream(2)
+    stream.state = state
+    for step, threads in enumerate((2, 3, 1, 2, 7, 3, 7, 1, 2)):
+        lf.set_num_threads(threads)
+        assert_same_bits(stream.step(x[step]), y[step], f"step {step}, {threads} threads")
+        assert core.threads_used() == threads
+
+
 def test_starts_at_zero_and_serves_one_row_without_an_axis():
     layer = lf.LSTM(4, 6, seed=2)
     x, _ = draw(layer, 1)
