@@ -10,6 +10,7 @@
 
 #include "kernels.h"
 #include "stack.h"
+#include "stream.h"
 #include "threads.h"
 
 namespace {
@@ -182,17 +183,55 @@ void compute(int threads) {
   }
 }
 
+// Steps of a stream, each by another number of threads; all results in one vector.
+std::vector<float> stream(const std::vector<int>& threads) {
+  using namespace lstm_fast;
+  std::mt19937 generator(11);
+  const Isa& isa = isa_scalar_fma.usable() ? isa_scalar_fma : isa_scalar;
+  const Shape shape{.T = 1, .B = 2, .I = 3, .H = 70, .layers = 3};
+  std::vector<std::vector<float>> owned;
+  const auto give = [&](index size) {
+    owned.push_back(random_numbers<float>(generator, size));
+    return owned.back().data();
+  };
+  std::vector<Weights<float>> weights;
+  for (int layer = 0; layer < shape.layers; ++layer) {
+    const index rows = 4 * shape.H;
+    weights.push_back(
+        {give(rows * (layer == 0 ? shape.I : shape.H)), give(rows * shape.H), give(rows), give(rows), nullptr});
+  }
+  Stream<float> steps(isa, Cell::lstm, shape, weights.data());
+  std::vector<float> all;
+  for (const int count : threads) {
+    const auto x = random_numbers<float>(generator, shape.B * shape.I);
+    std::vector<float> y(static_cast<std::size_t>(shape.B * shape.H));
+    Used used;
+    const Threads team{.most = count, .least_step_flops = 0, .awake = true, .used = &used};
+    steps.step(x.data(), shape.I, y.data(), team);
+    require(used.threads == count || used.threads == 1, "neither the whole team nor the caller alone");
+    all.insert(all.end(), y.begin(), y.end());
+  }
+  return all;
+}
+
+void streams() {
+  const std::vector<int> threads{2, 3, 1, 4, 2, 4, 3};
+  require(stream(threads) == stream(std::vector<int>(threads.size(), 1)), "bits of a stream depend on the threads");
+}
+
 }  // namespace
 
 int main() {
   for (const int threads : {2, 3, 7, 4}) exchange(threads, 20);
   compute<float>(2);
   compute<double>(4);
+  streams();
   std::vector<std::thread> callers;
   for (int caller = 0; caller < 4; ++caller) {
     callers.emplace_back([caller] {
       exchange(2 + caller, 20);
       compute<float>(2 + caller % 2);
+      streams();
     });
   }
   for (std::thread& caller : callers) caller.join();

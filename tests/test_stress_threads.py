@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ["tests/stress_threads.cpp", "csrc/forward.cpp", "csrc/backward.cpp", "csrc/threads.cpp"]
-SOURCES += ["csrc/memory.cpp", "csrc/isa/scalar.cpp"]
+SOURCES = ["tests/stress_threads.cpp", "csrc/forward.cpp", "csrc/backward.cpp", "csrc/stream.cpp"]
+SOURCES += ["csrc/threads.cpp", "csrc/memory.cpp", "csrc/isa/scalar.cpp"]
 FLAGS = ["-std=c++20", "-O0", "-ffp-contract=off", "-fsanitize=thread", "-pthread", "-Icsrc"]
 COMPILER = shutil.which(os.environ.get("CXX", "g++"))
 
@@ -24,7 +24,7 @@ def run(*command, **variables):
 @pytest.mark.skipif(not (ROOT / "csrc").is_dir(), reason="the tests run without the source tree")
 @pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler")
 def test_no_data_race(tmp_path):
-    """Barriers, directions in crews, chunks of ragged batches, several callers: no race, and the same bits."""
+    """Barriers, directions in crews, chunks of ragged batches, streams, several callers: no race, and the same bits."""
     (tmp_path / "empty.cpp").write_text("int main() {}\n")
     probe = run(COMPILER, "-fsanitize=thread", str(tmp_path / "empty.cpp"), "-o", str(tmp_path / "empty"))
     if probe.returncode or run(str(tmp_path / "empty")).returncode:
