@@ -79,6 +79,24 @@ def test_unfreezing_what_is_not_frozen_changes_nothing():
     assert_all_same_bits(dict(layer.parameters), before, "parameters")
 
 
+def test_a_layer_that_could_not_be_frozen_can_change(monkeypatch):
+    def no_memory(*_):
+        raise MemoryError
+
+    layer = lf.LSTM(3, 4, seed=1)
+    x = np.ones((2, 1, 3), np.float32)
+    for frozen_before in (False, True):
+        if frozen_before:
+            layer.freeze()
+        with monkeypatch.context() as patch:
+            patch.setattr(core, "pack_weights", no_memory)
+            with pytest.raises(MemoryError):
+                layer.freeze()
+        for array in layer.parameters.values():
+            array += 1
+        assert_same_bits(layer(x)[0], copy.deepcopy(layer)(x)[0], "with the new parameters")
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
 def test_copies_are_not_frozen(copied):
     layer = lf.LSTM(3, 4, seed=1)

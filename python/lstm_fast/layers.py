@@ -219,11 +219,15 @@ class LSTM:
         For many calls of few steps: a layer that is not frozen packs its weights at every call. An array that was taken
         as a view of a parameter before stays writable; what is written there has no effect until ``unfreeze``. Copies
         and pickles of a frozen layer are not frozen. With another instruction set than now (``lf.set_isa``) the weights
-        are packed at every call.
+        are packed at every call. After a MemoryError the layer is not frozen.
         """
         for array in self.parameters.values():
             array.flags.writeable = False
-        self._packed = _core.pack_weights(self._weights, self.num_layers, 1 + self.bidirectional)
+        try:
+            self._packed = _core.pack_weights(self._weights, self.num_layers, 1 + self.bidirectional)
+        except MemoryError:
+            self.unfreeze()
+            raise
 
     def unfreeze(self) -> None:
         """Undo :meth:`freeze`."""
