@@ -57,7 +57,8 @@ class OpenStream {
         y_dims_{shape.B, hidden(shape)},
         one_x_{shape.I},
         one_y_{hidden(shape)},
-        flops_(8 * static_cast<double>(shape.B * shape.H) * static_cast<double>(shape.I + hidden(shape))) {}
+        flops_(8 * static_cast<double>(shape.B * shape.H) *
+               static_cast<double>(shape.I + (2 * shape.layers - 1) * hidden(shape))) {}
 
   py::array step(const py::handle& x_given, const py::handle& out) {
     const bool one = stream_.shape().B == 1 && py::isinstance<py::array>(x_given) &&

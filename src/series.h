@@ -1,6 +1,7 @@
 // Steps that follow each other closely.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 
 namespace lstm_fast::python {
@@ -15,9 +16,9 @@ class Series {
 
   bool goes_on() {
     start_ = Clock::now();
-    length_ = start_ - end_ < gap_ ? length_ + 1 : 0;
+    length_ = start_ - end_ < gap_ ? std::min(length_ + 1, long_enough) : 0;
     if (rest_ > 0) --rest_;
-    return length_ >= 4 && rest_ == 0;
+    return length_ == long_enough && rest_ == 0;
   }
 
   // After a step of so many flops by that many threads.
@@ -32,10 +33,11 @@ class Series {
  private:
   using Clock = std::chrono::steady_clock;
   static constexpr std::chrono::microseconds patience{20};
+  static constexpr int long_enough = 4;  // steps before this one
 
   std::chrono::microseconds gap_;
   Clock::time_point start_, end_;
-  int length_ = 0;
+  int length_ = 0;  // up to long_enough
   int rest_ = 0;
   bool together_ = false;
 };

@@ -68,7 +68,7 @@ DEFECTS = [
         "block, packed);\n        for_vectors",
         "{block.first > 0 ? block.first - 1 : 0, block.vectors}, packed);\n        for_vectors",
     ),
-    replaced("d10", "a single step wakes the team", SERIES, "length_ >= 4 && rest_ == 0", "length_ >= 0 && rest_ == 0"),
+    replaced("d10", "a single step wakes the team", SERIES, "length_ == long_enough &&", "length_ >= 0 &&"),
     replaced(
         "d6", "strides of a tensor overlooked", DLPACK, "tensor.strides[axis] != step", "tensor.strides[axis] == 0"
     ),
