@@ -24,6 +24,13 @@ DEFECTS = [
         "if (&chunk != layers_.data()) crew.wait();",
         "",
     ),
+    replaced(
+        "s3",
+        "a stream's barrier has the counts of steps with fewer participants",
+        STREAM,
+        "  crew.start(met_);  // a step may have more participants than those before\n",
+        "",
+    ),
     replaced("s2", "a stream forgets h", STREAM, "    std::swap(chunk.h[0], chunk.h[1]);\n", ""),
     replaced(
         "15",
