@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import shlex
 import subprocess
 import sys
@@ -176,6 +178,14 @@ def test_bad_requests():
         stream.reset([0, 1])
     with pytest.raises(ValueError, match=r"mask: expected shape \(2,\), got \(3,\)"):
         stream.reset([True] * 3)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_no_copies(copied):
+    """A shallow one would share the states."""
+    stream = lf.LSTM(4, 6, seed=5).stream()
+    with pytest.raises(TypeError, match="stream: expected what can be copied, got a Stream"):
+        copied(stream)
 
 
 def test_one_caller_at_a_time():

@@ -217,9 +217,10 @@ class LSTM:
         """Keep the packed weights for the calls to come, and make the parameters read-only until :meth:`unfreeze`.
 
         For many calls of few steps: a layer that is not frozen packs its weights at every call. An array that was taken
-        as a view of a parameter before stays writable; what is written there has no effect until ``unfreeze``. Copies
-        and pickles of a frozen layer are not frozen. With another instruction set than now (``lf.set_isa``) the weights
-        are packed at every call. After a MemoryError the layer is not frozen.
+        as a view of a parameter before stays writable; what is written there has no effect until ``unfreeze``. Deep
+        copies and pickles of a frozen layer are not frozen; a shallow copy shares its parameters. With another
+        instruction set than now (``lf.set_isa``) the weights are packed at every call. After a MemoryError the layer is
+        not frozen.
         """
         for array in self.parameters.values():
             array.flags.writeable = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,7 +18,7 @@ class Stream:
     """What :meth:`LSTM.stream` opens: a snapshot of a layer's weights, and the states of a batch, zero at first.
 
     Steps have the bits of a call with the whole sequence. A stream serves one thread at a time: RuntimeError if two
-    call it at once. It cannot be copied or pickled.
+    call it at once. It cannot be copied or pickled: TypeError.
 
     Attributes: batch_size.
     """
@@ -27,6 +27,9 @@ class Stream:
         self.batch_size = integer(batch_size, "batch_size", 1, 2**31)
         self._dtype = dtype
         self._core = _core.open_stream(weights, self.batch_size, len(weights))
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("stream: expected what can be copied, got a Stream; open another one and set its state")
 
     def step(self, x: ArrayLike, out: Array | None = None) -> Array:
         """Return y [B,H] ([B,P] with projection), the last layer's h after one more step, with x [B,I].
