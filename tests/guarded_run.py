@@ -14,6 +14,7 @@ import sys
 import lstm_fast as lf
 import numpy as np
 from judge import Array, assert_all_same_bits, assert_same_bits
+from lstm_fast import _lstm_fast_core as core
 from problems import Problem, draw, solve
 
 PAGE = mmap.PAGESIZE
@@ -86,6 +87,15 @@ class GuardMalloc:
             assert self.library.guard_malloc_count() > self.before, "no allocation was guarded"
 
 
+def step_of_stream(
+    x: Array, h: Array, c: Array, w_ih: Array, w_hh: Array, b_ih: Array | None = None, b_hh: Array | None = None
+) -> tuple[Array, Array]:
+    """As lstm_cell, from weights that stay packed."""
+    stream = core.open_stream([(w_ih, w_hh, b_ih, b_hh, None)], len(x), 1)
+    stream.set_state(h[None], c[None])
+    return stream.step(x), stream.state()[1][0]
+
+
 def check(problem: Problem, at: str, library: str) -> None:
     expected = solve(problem)
     inferred = lf.ops.lstm_forward(**problem.forward, save=None)
@@ -96,6 +106,7 @@ def check(problem: Problem, at: str, library: str) -> None:
         results = [solve(fenced), solve(turned), solve(turned, save="lean")]
         again = lf.ops.lstm_forward(**fenced.forward, save=None)
         cell = lf.ops.lstm_cell(**fenced.cell) if h is not None else None
+        streamed = step_of_stream(**fenced.cell) if h is not None else None
     for result in results:
         assert_all_same_bits(result, expected, "against guard pages")
     for name, one, other in zip(("y", "hn", "cn"), again[:3], inferred[:3], strict=True):
@@ -103,6 +114,9 @@ def check(problem: Problem, at: str, library: str) -> None:
     if cell:
         assert_same_bits(cell[0], h)
         assert_same_bits(cell[1], c)
+    if streamed:
+        assert_same_bits(streamed[0], h)
+        assert_same_bits(streamed[1], c)
 
 
 def main() -> None:
