@@ -54,7 +54,9 @@ double read_rate(const Isa& isa, std::size_t bytes, double seconds);
 // What a training forward keeps for backward. Results do not depend on it.
 enum class Save {
   gates,  // the activated gates and c of every step
-  lean,   // c at the boundaries of chunks of time: backward computes the gates again. Of no effect for one step
+  // c at the boundaries of chunks of time: backward computes the gates again. Of no effect for one step without
+  // projection.
+  lean,
 };
 
 struct Shape {
@@ -124,7 +126,7 @@ struct Threads {
   double least_flops = 5e7;         // of a call that wakes the team
   double least_chunk_flops = 2e6;   // of each thread in every chunk of time
   double least_step_flops = 1.2e5;  // of each thread for one row of a single step, if `awake`
-  bool awake = false;               // the team need not be woken: it serves even a single step of few rows
+  bool awake = false;               // the team need not be woken: it serves even a single step
   Split split = Split::faster;
   Used* used = nullptr;            // out, if not null
   const Lender* lender = nullptr;  // null: our own threads
