@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
+import textwrap
 
 import pytest
 
@@ -143,6 +146,25 @@ def test_a_graph_made_before_does_not_serve_dual_numbers(kind):
     for _ in range(2):
         assert_close(function(x), theirs(x)[0])
         assert_close(dual(function, x), dual(lambda x: theirs(x)[0], x))
+
+
+def test_nor_without_assertions():
+    """Under python -O, where an assert would be no guard."""
+    script = """
+        import torch
+        import lstm_fast.torch as lt
+        from torch.autograd import forward_ad
+
+        module = lt.LSTM(3, 4).requires_grad_(False)
+        function = torch.compile(lambda x: module(x)[0], fullgraph=True, backend="aot_eager")
+        x = torch.ones(2, 1, 3)
+        function(x)
+        with forward_ad.dual_level():
+            print(forward_ad.unpack_dual(function(forward_ad.make_dual(x, x))).tangent is not None)
+    """
+    command = [sys.executable, "-O", "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.stdout == "True\n", done.stderr
 
 
 def test_dropout_has_the_masks_of_a_plain_call():

@@ -32,9 +32,11 @@ def run(name: str, plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Seque
         from . import _library, _traced  # operators are made at import, which nobody else should pay for
 
         reason = _traced.unsupported()
+        # Read in the open, it is a guard: called where dual numbers are, the kernels would lose their tangents. No
+        # assert, which python -O would drop, and the guard with it.
+        if not reason and forward_ad._current_level >= 0:
+            reason = "forward-mode differentiation"
         if not reason:
-            # Read in the open, it is a guard: called where dual numbers are, the kernels would lose their tangents.
-            assert forward_ad._current_level < 0
             if not plan.step:
                 return _library.call(plan, x, h0, c0, weights)
             found = _library.call(plan._replace(step=False), x[None], h0[None], c0[None], weights)
