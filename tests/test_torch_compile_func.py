@@ -111,12 +111,35 @@ def test_ragged_batches():
     assert_close(rnn.pack_padded_sequence(found, lengths).data, wanted)
 
 
-@pytest.mark.parametrize("lengths", [torch.tensor([3]), torch.tensor([3.0, 2.0, 1.0])])
-def test_lengths_that_are_none(lengths):
+def autocast(function):
+    def call(*arguments):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return function(*arguments)
+
+    return call
+
+
+@pytest.mark.parametrize("way", [lambda function: function, grad, autocast], ids=["kernels", "formula", "PyTorch"])
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        (torch.tensor([3.0, 2.0, 1.0]), "integers, got dtype torch.float32"),
+        (torch.tensor([True, True, False]), "integers, got dtype torch.bool"),
+    ],
+    ids=["float", "bool"],
+)
+def test_lengths_of_another_dtype(lengths, message, way):
+    module = make(3, 4)
+    function = compiled(way(lambda x, lengths: module(x, lengths=lengths)[0].sum()))
+    with pytest.raises(Exception, match=f"lengths: expected {message}"):  # of dynamo, around ours
+        function(normal(3, 3, 3), lengths)
+
+
+def test_too_few_lengths_for_the_formula():
     module = make(3, 4)
     function = compiled(grad(lambda x, lengths: module(x, lengths=lengths)[0].sum()))
-    with pytest.raises(Exception, match="lengths: expected 3 integers, got dtype"):  # of dynamo, around ours
-        function(normal(3, 3, 3), lengths)
+    with pytest.raises(Exception, match=r"lengths: expected shape \(3,\), got \(1,\)"):  # of dynamo, around ours
+        function(normal(3, 3, 3), torch.tensor([3]))
 
 
 def test_transformed_and_plain_in_one_graph():

@@ -12,6 +12,7 @@ from torch import Tensor
 from ._call import PLAIN, recorded
 
 _DTYPES = (torch.float32, torch.float64)
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 _STRIDED = torch.strided
 
 
@@ -58,8 +59,11 @@ def wrong_states(hx: Any, wanted: Sequence[tuple[int, ...]]) -> str | None:
 
 def lengths_of(lengths: Any, x: Tensor) -> Any:
     """As an array, or under the compiler a tensor; x [T,B,I]. TypeError for no integers, ValueError for wrong ones."""
-    if torch.compiler.is_compiling():  # checked by the kernels
-        return torch.as_tensor(lengths, device="cpu")
+    if torch.compiler.is_compiling():  # its dtype is known; the rest is checked by what computes
+        tensor = torch.as_tensor(lengths, device="cpu")
+        if tensor.dtype not in _INTEGERS:
+            raise TypeError(f"lengths: expected integers, got dtype {tensor.dtype}")
+        return tensor
     try:
         # A copy: what the caller writes there later must not reach backward.
         found = np.array(lengths.detach().cpu().numpy() if isinstance(lengths, Tensor) else lengths)

@@ -29,10 +29,9 @@ def stack(plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Weigh
     else:
         lengths = None if plan.lengths is None else torch.as_tensor(plan.lengths, device=x.device)
         if lengths is not None:
-            # Of a compiled call nobody has looked at them before, and their values cannot be looked at.
-            if lengths.shape != (x.shape[1],) or lengths.is_floating_point():
-                got = f"dtype {lengths.dtype}, shape {tuple(lengths.shape)}"
-                raise ValueError(f"lengths: expected {x.shape[1]} integers, got {got}")
+            # Of a compiled call nobody has looked at it before, and at the values nobody can.
+            if lengths.shape != (x.shape[1],):
+                raise ValueError(f"lengths: expected shape ({x.shape[1]},), got {tuple(lengths.shape)}")
             # Whatever stands in the padding must not reach a gradient.
             x = torch.where((torch.arange(x.shape[0], device=x.device)[:, None] < lengths)[..., None], x, 0.0)
     hn, cn = [], []
