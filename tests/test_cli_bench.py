@@ -38,6 +38,16 @@ class Two:
         return "long" if self.problem.steps > 3 else "short"
 """
 
+LONG_NAMES = """
+from lstm_fast.bench.baseline import NumpyBaseline
+class A(NumpyBaseline):
+    name = "a_peer_of_a_long_name"
+class B(NumpyBaseline):
+    name = "another_of_a_long_name"
+class C(NumpyBaseline):
+    name = "the_third_of_a_long_name"
+"""
+
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
@@ -203,6 +213,20 @@ def test_bench_lists_a_peer_that_is_not_installed(name, bench, capsys, monkeypat
     assert name not in figures["engines"]
     assert f"without {name}: {name}" in (shown := capsys.readouterr().out)
     assert "not installed (pip install 'lstm_fast[peers]')" in shown
+
+
+def test_bench_folds_names_and_cuts_no_figure_in_a_file(bench, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("lstm_fast.bench.peers.PEERS", ())
+    (tmp_path / "long_names.py").write_text(LONG_NAMES)
+    peers = [argument for name in "ABC" for argument in ("--peer", f"long_names:{name}")]
+    code, figures = bench("--ragged", "--threads", "2", *peers, steps=("4096",))
+    assert code == 0
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    for row in figures["rows"]:
+        (line,) = [line for line in shown.splitlines() if f" {row['ns_per_step']:,.0f} " in line]
+        assert len(line) <= 120
+        assert line.split()[-4:] == [f"{ratio:.2f}" for ratio in row["ratios"].values()]
 
 
 def test_bench_names_the_points_where_an_engine_left_its_path(bench, capsys, tmp_path):

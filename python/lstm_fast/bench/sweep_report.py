@@ -68,7 +68,8 @@ def table(sweep: Sweep, which: str, others: Sequence[str]) -> Any:
     for name in others:
         reached = ratios(rows, name)
         footer = f"{geometric_mean(reached):.2f}" if reached else "-"
-        made.add_column(f"over\n{name}", footer=footer, justify="right", no_wrap=True)
+        # Where the line would be too long, names are folded, and no figure is cut.
+        made.add_column(f"over\n{name}", footer=footer, justify="right", overflow="fold")
     for index, row in enumerate(rows):
         p = row.problem
         following = rows[index + 1].problem if index + 1 < len(rows) else None
