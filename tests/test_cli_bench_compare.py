@@ -81,6 +81,12 @@ def test_a_slower_point_fails_and_is_named_with_both_shares(bench, old, capsys):
     assert "% of the peak then" in lines[0]
 
 
+def test_says_how_many_points_both_have(bench, old, capsys):
+    path = old(scaled(0.1))
+    assert bench("--compare", path, point=["--seq", "40", "50", *POINT[2:]])[0] == 0
+    assert "; 2 of 4 points found there" in capsys.readouterr().out
+
+
 def test_shares_are_compared_and_not_times(bench, old):
     """A machine that is a thousand times as fast, on which we reached as large a share of its peak, or less."""
 
@@ -129,6 +135,7 @@ def refused(capsys, *arguments):
     [
         ("no JSON at all", "expected a JSON file of lstm-fast bench, got .*: no JSON"),
         ("[1, 2]", "other JSON"),
+        ('{"format": 1, "rows": [{"peak_share": NaN}], "machine": {}}', "no JSON"),
         ('{"format": 99, "rows": [], "machine": {}}', "expected a file of format 1, got .* of format 99"),
         ('{"format": 1, "rows": [{"case": "LSTM"}], "machine": {}}', "without --torch"),
     ],

@@ -46,13 +46,18 @@ def _key(problem: Problem, which: str) -> Key:
     return (problem.cell, problem.dtype, *sizes, *kind, which)
 
 
+def _refuse(constant: str) -> Any:
+    """No NaN and no infinity: neither is JSON, and no share would be below them."""
+    raise ValueError(constant)
+
+
 class Old:
     """An earlier run's file; ValueError says what is wrong with it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
         except OSError as error:
             raise ValueError(f"--compare: cannot read {path}: {error.strerror}") from error
         except ValueError:

@@ -248,7 +248,8 @@ def bench(
     if old is not None:
         changes = old.changes(measured)
         lost = faults(changes, tolerance)
-        say(f"beside {old.path}: lstm_fast {old.version} on {old.machine}")
+        found = f"{len(changes)} of {count(len(measured.rows), 'point')} found there"
+        say(f"beside {old.path}: lstm_fast {old.version} on {old.machine}; {found}")
         shown.print(comparison_table(changes, tolerance))
     write_json(json_path, content)
     chart.draw(measured, others, caption(measured, threads), chart_path)
