@@ -215,6 +215,16 @@ def test_bench_lists_a_peer_that_is_not_installed(name, bench, capsys, monkeypat
     assert "not installed (pip install 'lstm_fast[peers]')" in shown
 
 
+def test_chart_has_a_style_of_its_own_for_every_size(bench, monkeypatch):
+    figure = pytest.importorskip("matplotlib.figure")
+    monkeypatch.setattr("lstm_fast.bench.peers.PEERS", ())
+    drawn = []
+    monkeypatch.setattr(figure.Figure, "savefig", lambda self, path, **options: drawn.append(self))
+    assert bench("--hidden", *map(str, range(2, 11)))[0] == 0
+    styles = [(mark.get_color(), mark.get_marker()) for mark in drawn[0].legends[0].get_lines()]
+    assert len(styles) == len(set(styles)) == 9
+
+
 def test_bench_folds_names_and_cuts_no_figure_in_a_file(bench, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("lstm_fast.bench.peers.PEERS", ())
     (tmp_path / "long_names.py").write_text(LONG_NAMES)

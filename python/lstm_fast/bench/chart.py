@@ -97,10 +97,11 @@ def draw(sweep: Sweep, others: Sequence[str], caption: str, path: Path) -> None:
     matplotlib, marked = (require(f"matplotlib.{name}", "the chart of bench") for name in ("figure", "lines"))
     styles: Styles = {}
     for row in sweep.rows:
-        index = len(styles) % len(COLOURS)
+        turn, index = divmod(len(styles), len(COLOURS))
+        marker = MARKERS[(index + turn) % len(MARKERS)]  # another for the colour's next line
         styles.setdefault(
             _size(row.problem),
-            {"color": COLOURS[index], "marker": MARKERS[index], "linestyle": DASHES[index], "linewidth": 1.8}
+            {"color": COLOURS[index], "marker": marker, "linestyle": DASHES[index], "linewidth": 1.8}
             | {"markersize": 5, "label": f"B {row.problem.batch}, H {row.problem.hidden}"},
         )
     speedups, own = _panels(sweep, others, styles)
