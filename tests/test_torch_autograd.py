@@ -199,6 +199,30 @@ def test_forward_mode():
     assert set(lt.stats()["formula"]) == {"a torch.func transform", "forward-mode differentiation"}
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # PyTorch's own use of it
+def test_transforms_take_lengths_as_tensors():
+    """Around the transform, as an argument, and of each sample."""
+    module, x, lengths = make(3, 4), normal(5, 3, 3), torch.tensor([2, 5, 0])
+    leaf = x.clone().requires_grad_()
+
+    def loss(x, lengths):
+        return module(x, lengths=lengths)[0].square().sum()
+
+    (wanted,) = torch.autograd.grad(loss(leaf, lengths), leaf)
+    both, others = torch.stack([x, x]), torch.stack([lengths, lengths.flip(0)])
+    torch.testing.assert_close(torch.func.grad(lambda x: loss(x, lengths))(x), wanted)
+    torch.testing.assert_close(torch.func.grad(loss)(x, lengths), wanted)
+    slope = torch.func.jvp(lambda x: loss(x, lengths), (x,), (x,))[1]
+    torch.testing.assert_close(slope, (wanted * x).sum())
+    each = torch.func.vmap(torch.func.grad(loss))(both, others)
+    torch.testing.assert_close(each[0], wanted)
+    torch.testing.assert_close(each[1], torch.func.grad(loss)(x, others[1]))
+    with pytest.raises(ValueError, match=r"^lengths: expected shape \(3,\), got \(2,\)"):
+        torch.func.grad(loss)(x, lengths[:2])
+    with pytest.raises(TypeError, match=r"^lengths: expected integers, got dtype torch.float32"):
+        torch.func.grad(loss)(x, lengths.float())
+
+
 def test_functional_gradient_and_per_sample_gradients():
     module = make(2, 3)
     parameters = {name: p.detach() for name, p in module.named_parameters()}

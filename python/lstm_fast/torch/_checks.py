@@ -57,18 +57,28 @@ def wrong_states(hx: Any, wanted: Sequence[tuple[int, ...]]) -> str | None:
     return None
 
 
+def _integers(lengths: Tensor) -> Tensor:
+    if lengths.dtype not in _INTEGERS and lengths.numel():
+        raise TypeError(f"lengths: expected integers, got dtype {lengths.dtype}")
+    return lengths
+
+
 def lengths_of(lengths: Any, x: Tensor) -> Any:
-    """As an array, or under the compiler a tensor; x [T,B,I]. TypeError for no integers, ValueError for wrong ones."""
-    if torch.compiler.is_compiling():  # its dtype is known; the rest is checked by what computes
-        tensor = torch.as_tensor(lengths, device="cpu")
-        if tensor.dtype not in _INTEGERS:
-            raise TypeError(f"lengths: expected integers, got dtype {tensor.dtype}")
-        return tensor
+    """As an array, or a tensor where its values cannot be read: under the compiler and torch.func.
+
+    x [T,B,I]. TypeError for no integers, ValueError for wrong ones. What computes checks the shape of such a tensor.
+    """
+    if torch.compiler.is_compiling():
+        return _integers(torch.as_tensor(lengths, device="cpu"))
     try:
         # A copy: what the caller writes there later must not reach backward.
-        found = np.array(lengths.detach().cpu().numpy() if isinstance(lengths, Tensor) else lengths)
+        found = np.array(_integers(lengths).cpu().numpy() if isinstance(lengths, Tensor) else lengths)
     except ValueError as error:
         raise TypeError(f"lengths: expected {x.shape[1]} integers, got {lengths}") from error
+    except RuntimeError:
+        if isinstance(lengths, Tensor) and torch._C._are_functorch_transforms_active():
+            return lengths.to(torch.int64)
+        raise
     if found.size and found.dtype.kind not in "iu":
         raise TypeError(f"lengths: expected integers, got dtype {found.dtype}")
     if found.shape != (x.shape[1],):

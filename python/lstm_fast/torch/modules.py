@@ -196,7 +196,7 @@ class LSTM(torch.nn.LSTM):
         if input.shape[rows] == 0:
             return super().forward(input, hx)
         # The tensor itself where there is one: what records operations is to see where lengths come from.
-        known = lengths.cpu() if isinstance(lengths, Tensor) else torch.from_numpy(checked)
+        known = lengths.to("cpu", torch.int64) if isinstance(lengths, Tensor) else torch.from_numpy(checked)
         empty = (known == 0).to(input.device)
         wide = empty[:, None, None] if self.batch_first else empty[:, None]
         packed = pack_padded_sequence(
