@@ -91,9 +91,12 @@ def array(tensor: Tensor | None) -> Any:
 
     Not by Tensor.numpy(), after which the storage can never be resized: fully_shard frees parameters that way.
     """
-    if tensor is None:
-        return None
-    return _core.array_of_dlpack(to_dlpack(tensor.resolve_neg() if tensor.is_neg() else tensor))
+    return arrays((tensor,))[0]
+
+
+def arrays(tensors: Sequence[Tensor | None]) -> list[Any]:
+    take = _core.array_of_dlpack
+    return [None if t is None else take(to_dlpack(t.resolve_neg() if t.is_neg() else t)) for t in tensors]
 
 
 def forward(
@@ -107,12 +110,12 @@ def forward(
 ) -> tuple[Outputs, Any, Any]:
     """Outputs and, if ``save``, the reserve and the block that it has released: the given one if there is one."""
     packed = plan.batch_sizes is not None
-    h = array(h0)
+    inputs = arrays((x, h0) if c0 is h0 else (x, h0, c0))
     y, hn, cn, cells, reserve = _core.lstm_forward(
-        array(x),
-        h,
-        h if c0 is h0 else array(c0),
-        grouped([array(weight) for weight in weights]),
+        inputs[0],
+        inputs[1],
+        inputs[-1],
+        grouped(arrays(weights)),
         array(plan.batch_sizes) if packed else plan.lengths,
         plan.layers,
         plan.directions,
@@ -203,9 +206,9 @@ class _Stack(torch.autograd.Function):
         if reason:
             _counters.note("formula", reason)
             return (None, *_differentiable_backward(ctx.plan, wanted, gradients, x, h0, c0, weights))
-        saved = [array(x), array(y), array(block)]
+        saved = arrays((x, y, block))
         if ctx.plan.step:
-            saved.append(grouped([array(weight) for weight in weights]))
+            saved.append(grouped(arrays(weights)))
         return (None, *backward(ctx.reserve, gradients, wanted, saved))
 
 

@@ -42,17 +42,21 @@ def left_to_torch(x: Any, weights: Sequence[Any], hx: Any) -> str | None:
         return f"layout {x.layout}"
     for other in (*weights, *hx) if _is_pair(hx) else weights:
         # The usual kind without a call for each.
-        usual = type(other) in PLAIN and other.dtype is dtype and other.is_cpu and other.layout is _STRIDED
-        if not usual and other is not None and not _is_like(other, dtype):
+        if other is None or (
+            type(other) in PLAIN and other.dtype is dtype and other.is_cpu and other.layout is _STRIDED
+        ):
+            continue
+        if not _is_like(other, dtype):
             return "tensors of different types, dtypes, layouts or devices"
     return recorded()
 
 
-def wrong_states(hx: Any, wanted: Sequence[tuple[int, ...]]) -> str | None:
-    """Why these cannot be the initial states, if so; ``wanted`` are their shapes."""
+def wrong_states(hx: Any, h_shape: tuple[int, ...], c_shape: tuple[int, ...]) -> str | None:
+    """Why these cannot be the initial states, if so."""
     if not _is_pair(hx):
         return "states that are no pair"
-    if any(state is None or state.shape != shape for state, shape in zip(hx, wanted, strict=True)):
+    h, c = hx
+    if h is None or c is None or h.shape != h_shape or c.shape != c_shape:
         return "states of another size than expected"
     return None
 

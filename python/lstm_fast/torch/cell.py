@@ -64,4 +64,5 @@ class LSTMCell(torch.nn.LSTMCell):
             return "an input of another size than the module's"
         if hx is None:
             return None
-        return wrong_states(hx, [(*input.shape[:-1], self.hidden_size)] * 2)
+        wanted = (*input.shape[:-1], self.hidden_size)
+        return wrong_states(hx, wanted, wanted)

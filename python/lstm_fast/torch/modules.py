@@ -213,11 +213,11 @@ class LSTM(torch.nn.LSTM):
         own = self._parameters
         found: list[Tensor | None] = []
         for names in self._all_weights:
-            biases = names[2:4] if self.bias else (None, None)
-            projection = names[-1] if self.proj_size > 0 else None
-            for name in (names[0], names[1], *biases, projection):
-                # Parametrizations and functional_call put tensors elsewhere.
-                found.append(None if name is None else own[name] if name in own else getattr(self, name))
+            # Parametrizations and functional_call put tensors elsewhere.
+            given = [own[name] if name in own else getattr(self, name) for name in names]
+            projection = given.pop() if self.proj_size > 0 else None
+            found += given if self.bias else [*given, None, None]
+            found.append(projection)
         assert len(found) % KINDS == 0
         return found
 
@@ -255,5 +255,6 @@ class LSTM(torch.nn.LSTM):
 
     def _wrong_states(self, hx: Any, batch: int, dim: int) -> str | None:
         count = self.num_layers * (2 if self.bidirectional else 1)
-        widths = self.proj_size or self.hidden_size, self.hidden_size
-        return wrong_states(hx, [(count, batch, width) if dim == 3 else (count, width) for width in widths])
+        rows = (count, batch) if dim == 3 else (count,)
+        hidden = self.hidden_size
+        return wrong_states(hx, (*rows, self.proj_size or hidden), (*rows, hidden))
