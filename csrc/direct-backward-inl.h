@@ -141,7 +141,7 @@ struct OuterProductJob {
     for (index nb = 0; nb < column_blocks(K, V::lanes); ++nb) {
       const ColumnBlock block = column_block<V>(K, nb);
       for_vectors(block.vectors, OuterTileJob<M, V>{gradients, chunk.gate_stride, count, from, K, block,
-                                                  dw + (gate * chunk.H + unit) * K});
+                                                    dw + (gate * chunk.H + unit) * K});
       from += count * block.vectors * V::lanes;
     }
   }
