@@ -110,12 +110,8 @@ struct WholeStepJob {
     constexpr index width = N * V::lanes;
     const T* a[M];
     V acc[M][N];
-    LF_UNROLL for (int n = 0; n < N; ++n) {
-      const V bias = V::load(w_ih + chunk.I * width + n * V::lanes);
-      LF_UNROLL for (int m = 0; m < M; ++m) acc[m][n] = bias;
-    }
     LF_UNROLL for (int m = 0; m < M; ++m) a[m] = chunk.x_rows[row + m];
-    accumulate(acc, a, 0, 1, w_ih, width, 0, chunk.I);
+    input_sums(acc, a, w_ih, chunk.I);
     LF_UNROLL for (int m = 0; m < M; ++m) a[m] = chunk.h[0] + (row + m) * chunk.h_stride;
     accumulate(acc, a, 0, 1, w_hh, width, 0, chunk.Ho);
     finish_step<CellOf, save, 1>(chunk, 0, jb, row, 1, acc);
