@@ -182,7 +182,7 @@ def test_import_leaves_the_bench_the_demos_and_the_command_line_alone():
 def test_only_numpy_is_needed():
     """Every import at the top of a module of the package itself is NumPy, the package or the standard library."""
     allowed = {"numpy", "lstm_fast", "__future__", *sys.stdlib_module_names}
-    for path in PYTHON.glob("*.py"):
+    for path in [*PYTHON.glob("*.py"), *PYTHON.glob("reference/*.py")]:
         for name in re.findall(r"^(?:import|from)\s+([A-Za-z_]\w*)", path.read_text(), re.M):
             assert name in allowed, f"{path.name}: {name}"
 

@@ -50,6 +50,20 @@ def limit(value: float, name: str, most: float = math.inf) -> float:
     return float(value)
 
 
+def positive(value: float, name: str) -> float:
+    """Value as a float; TypeError if it is no number, ValueError if it is NaN, 0 or below."""
+    if not _number(value, name) > 0:
+        raise ValueError(f"{name}: expected a number > 0, got {value}")
+    return float(value)
+
+
+def rate(value: float, name: str) -> float:
+    """Value as a float; TypeError if it is no number, ValueError if it is NaN or outside [0, 1)."""
+    if not 0 <= _number(value, name) < 1:
+        raise ValueError(f"{name}: expected a number in [0, 1), got {value}")
+    return float(value)
+
+
 def real_numbers(value: Any, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
     """A list or array-like of real numbers as an array of dtype; TypeError if it holds anything else."""
     try:
@@ -61,13 +75,20 @@ def real_numbers(value: Any, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
     return array.astype(dtype, copy=False)
 
 
+def choice(value: str | None, name: str, choices: tuple[str | None, ...]) -> str | None:
+    """Value, one of the choices; TypeError if it is no string (or None, if that is a choice), ValueError otherwise."""
+    if not isinstance(value, str) and not (value is None and None in choices):
+        wanted = "a string or None" if None in choices else "a string"
+        raise TypeError(f"{name}: expected {wanted}, got {type(value).__name__}")
+    if value not in choices:
+        *most, last = (repr(each) for each in choices)
+        raise ValueError(f"{name}: expected {', '.join(most)} or {last}, got {value!r}")
+    return value
+
+
 def save_choice(value: str | None) -> str | None:
     """Value, 'gates', 'lean' or None; TypeError if it is no string, ValueError if it is another one."""
-    if value is not None and not isinstance(value, str):
-        raise TypeError(f"save: expected a string or None, got {type(value).__name__}")
-    if value not in ("gates", "lean", None):
-        raise ValueError(f"save: expected 'gates', 'lean' or None, got {value!r}")
-    return value
+    return choice(value, "save", ("gates", "lean", None))
 
 
 # Option: the values that this version takes.

@@ -1,0 +1,26 @@
+"""The LSTM in plain NumPy: the truth that every kernel is checked against.
+
+Written for clarity only. Same names, signatures and shapes as :mod:`lstm_fast.ops`; computes in float64 unless
+``dtype`` says otherwise.
+
+lstm        the functions; the equations, variants included, stand in lstm_step
+sequence    what does not depend on the cell: the loop over the steps, ragged rows, truncate, grad_clip, resets
+dropout     random masks as a function of seed and place
+"""
+
+from .dropout import Stream, dropout_scale, kept_units, philox
+from .lstm import lstm_backward, lstm_cell, lstm_forward
+from .sequence import Block, Reserve, sigmoid
+
+__all__ = [
+    "Block",
+    "Reserve",
+    "Stream",
+    "dropout_scale",
+    "kept_units",
+    "lstm_backward",
+    "lstm_cell",
+    "lstm_forward",
+    "philox",
+    "sigmoid",
+]
