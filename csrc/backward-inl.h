@@ -1,39 +1,45 @@
 // Backward over one chunk of time, then its deferred products. Included inside a target region, once per instruction
 // set.
 
-// dgates of one step of the dealt rows and the given units, and dc before it.
+// dgates of one step of the dealt rows and the given units, and the gradient of what was carried into it.
 template <template <class> class CellOf, class V>
 LF_INLINE void cell_gradient(const BackwardChunk<typename V::scalar>& chunk, index step, RowDeal deal, index count,
                              Range units) {
   using T = typename V::scalar;
-  constexpr index width = CellOf<V>::gates * V::lanes;
+  using Cell = CellOf<V>;
+  constexpr int slots = Cell::gates + Cell::apart;
+  constexpr bool carries = Cell::carry != Carry::nothing;
+  constexpr index width = slots * V::lanes;
   const bool projected = chunk.w_hr_t != nullptr;
   for (index number = 0; number < count; ++number) {
     const index row = deal.row(number);
     const index chunk_row = chunk.first_row[step] + row;
-    const index first = units.begin * CellOf<V>::gates;
+    const index first = units.begin * slots;
     const T* gates = chunk.gates + (chunk.saved_row[step] + row) * chunk.gate_stride + first;
     T* dgates = chunk.dgates + chunk_row * chunk.gate_stride + first;
-    const T* c_prev = chunk.c + (chunk.c_row[step] + row) * chunk.unit_stride;
-    const T* c = chunk.c + (chunk.c_next_row[step] + row) * chunk.unit_stride;
+    const T* c_prev = carries ? chunk.c + (chunk.c_row[step] + row) * chunk.unit_stride : nullptr;
+    const T* c = carries ? chunk.c + (chunk.c_next_row[step] + row) * chunk.unit_stride : nullptr;
     const T* dy = chunk.dy_rows && !projected ? chunk.dy_rows[chunk_row] : nullptr;
     const T* dh_carry = projected ? chunk.du + row * chunk.unit_stride : chunk.dh + row * chunk.h_stride;
-    T* dc = chunk.dc + row * chunk.unit_stride;
+    T* dc = carries ? chunk.dc + row * chunk.unit_stride : nullptr;
     T* u = projected ? chunk.u + chunk_row * chunk.unit_stride : nullptr;
     for (index unit = units.begin; unit < units.end; unit += V::lanes, gates += width, dgates += width) {
       V dh = V::load(dh_carry + unit);
       if (dy) dh = add(dh, load_valid<V>(dy + unit, chunk.H - unit));
-      const V o = V::load(gates + 3 * V::lanes);
-      const V c_now = V::load(c + unit);
-      const auto gradient =
-          CellOf<V>::backward({V::load(gates), V::load(gates + V::lanes), V::load(gates + 2 * V::lanes), o},
-                              V::load(c_prev + unit), c_now, dh, V::load(dc + unit));
-      gradient.dc_prev.store(dc + unit);
-      gradient.dgates.i.store(dgates);
-      gradient.dgates.f.store(dgates + V::lanes);
-      gradient.dgates.g.store(dgates + 2 * V::lanes);
-      gradient.dgates.o.store(dgates + 3 * V::lanes);
-      if (u) mul(o, tanh(c_now)).store(u + unit);
+      V activated[slots];
+      LF_UNROLL for (int n = 0; n < slots; ++n) activated[n] = V::load(gates + n * V::lanes);
+      V before = V::set(0), after = V::set(0), dcarry = V::set(0);
+      if constexpr (carries) {
+        before = V::load(c_prev + unit);
+        after = V::load(c + unit);
+        dcarry = V::load(dc + unit);
+      }
+      const auto gradient = Cell::backward(activated, before, after, dh, dcarry, chunk.activation);
+      if constexpr (carries) gradient.dcarry.store(dc + unit);
+      store_gates(gradient.dgates, dgates);
+      if constexpr (Cell::carry == Carry::c) {
+        if (u) Cell::output(activated, after).store(u + unit);
+      }
     }
   }
 }
@@ -62,8 +68,8 @@ LF_INLINE void projection_gradient(const BackwardChunk<typename V::scalar>& chun
     T* dp = chunk.dp + (chunk.first_row[step] + row) * chunk.h_stride;
     for (index k = 0; k < chunk.Ho; ++k) dp[k] = dy ? dh[k] + dy[k] : dh[k];
   }
-  product<1, V>(chunk.dp + chunk.first_row[step] * chunk.h_stride, chunk.h_stride, chunk.w_hr_t, chunk.Ho, chunk.H,
-                chunk.du_rows, deal, count, {0, column_blocks(chunk.H, V::lanes)});
+  product<PlainWindow, V>(chunk.dp + chunk.first_row[step] * chunk.h_stride, chunk.h_stride, chunk.w_hr_t, chunk.Ho,
+                          chunk.H, chunk.du_rows, deal, count, {0, column_blocks(chunk.H, V::lanes)});
 }
 
 template <template <class> class CellOf, class V>
@@ -78,8 +84,8 @@ void backward_cells(const BackwardChunk<typename V::scalar>& chunk, index step, 
 template <template <class> class CellOf, class V>
 void backward_product(const BackwardChunk<typename V::scalar>& chunk, index step, Part part) {
   const index count = part.rows.count(chunk.first_row[step + 1] - chunk.first_row[step]);
-  product<CellOf<V>::gates, V>(chunk.dgates + chunk.first_row[step] * chunk.gate_stride, chunk.gate_stride,
-                               chunk.w_hh_t, chunk.H, chunk.Ho, chunk.dh_rows, part.rows, count, part.blocks);
+  product<RecurrentWindow<CellOf, V>, V>(chunk.dgates + chunk.first_row[step] * chunk.gate_stride, chunk.gate_stride,
+                                         chunk.w_hh_t, chunk.H, chunk.Ho, chunk.dh_rows, part.rows, count, part.blocks);
 }
 
 template <template <class> class CellOf, class V>
@@ -97,19 +103,21 @@ void backward_steps(const BackwardChunk<typename V::scalar>& chunk, RowDeal deal
 
 template <template <class> class CellOf, class V>
 void input_gradient(const BackwardChunk<typename V::scalar>& chunk, Range rows) {
-  product<CellOf<V>::gates, V>(chunk.dgates + rows.begin * chunk.gate_stride, chunk.gate_stride, chunk.w_ih_t, chunk.H,
-                               chunk.I, chunk.dx_rows + rows.begin, {0, 1, rows.end - rows.begin},
-                               rows.end - rows.begin, {0, column_blocks(chunk.I, V::lanes)});
+  product<InputWindow<CellOf, V>, V>(chunk.dgates + rows.begin * chunk.gate_stride, chunk.gate_stride, chunk.w_ih_t,
+                                     chunk.H, chunk.I, chunk.dx_rows + rows.begin, {0, 1, rows.end - rows.begin},
+                                     rows.end - rows.begin, {0, column_blocks(chunk.I, V::lanes)});
 }
 
-// out [rows of M] of a packed weight gradient += sum over the chunk's rows of panel * vectors.
-template <int N, class V>
+// out [rows of M] of P panels of a packed weight gradient, `dw_panel` apart, += sum over the chunk's rows of
+// panel * vectors.
+template <int N, int P, class V>
 struct WeightGradientJob {
   using T = typename V::scalar;
   const T* panel;  // in tiles of rows: element (row, s) of a tile of M from `row` on stands at row*count + s*M
   const T* vectors;
   index stride, count;
   T* dw;
+  index dw_panel;
 
   template <int M>
   LF_NOINLINE void run(index row) const {
@@ -117,13 +125,17 @@ struct WeightGradientJob {
     const T* a[M];
     LF_UNROLL for (int m = 0; m < M; ++m) a[m] = panel + row * count + m;
     T* to = dw + row * width;
-    V acc[M][N];
+    V acc[M][P * N];
     LF_UNROLL for (int m = 0; m < M; ++m) {
-      LF_UNROLL for (int n = 0; n < N; ++n) acc[m][n] = V::load(to + m * width + n * V::lanes);
+      LF_UNROLL for (int n = 0; n < P * N; ++n) {
+        acc[m][n] = V::load(to + n / N * dw_panel + m * width + n % N * V::lanes);
+      }
     }
     accumulate(acc, a, 0, M, vectors, stride, 0, count);
     LF_UNROLL for (int m = 0; m < M; ++m) {
-      LF_UNROLL for (int n = 0; n < N; ++n) acc[m][n].store(to + m * width + n * V::lanes);
+      LF_UNROLL for (int n = 0; n < P * N; ++n) {
+        acc[m][n].store(to + n / N * dw_panel + m * width + n % N * V::lanes);
+      }
     }
   }
 };
@@ -171,16 +183,17 @@ LF_INLINE TaskList own_tasks(index count, Deal deal) {
   return {{count * deal.id / deal.size, count * (deal.id + 1) / deal.size}};
 }
 
-// The three products with the chunk's rows: dw_ih with db as its last row, dw_hh, dw_hr.
-template <int gates, class V>
+// The three products with the chunk's rows: dw_ih with db as its last row, dw_hh, with a row for the bias if it has one
+// of its own, dw_hr.
+template <template <class> class CellOf, class V>
 struct WeightTiles {
-  static constexpr int limit = tile_rows<V>(gates);
+  static constexpr int limit = tile_rows<V>(most_panels<CellOf<V>::gates> * CellOf<V>::gates);
   index x, h, p;  // rows of the outputs
   index x_tiles, h_tiles, p_tiles;
 
   LF_INLINE explicit WeightTiles(const BackwardChunk<typename V::scalar>& chunk)
       : x(chunk.I + 1),
-        h(chunk.Ho),
+        h(recurrent_rows<CellOf, V>(chunk.Ho)),
         p(chunk.w_hr_t ? chunk.Ho : 0),
         x_tiles(ceil_div(x, limit)),
         h_tiles(ceil_div(h, limit)),
@@ -189,7 +202,7 @@ struct WeightTiles {
 
 template <template <class> class CellOf, class V>
 void pack_panels(const BackwardChunk<typename V::scalar>& chunk, Deal deal) {
-  using Tiles = WeightTiles<CellOf<V>::gates, V>;
+  using Tiles = WeightTiles<CellOf, V>;
   const Tiles tiles(chunk);
   const index count = chunk.first_row[chunk.steps];
   TaskList tasks = own_tasks(tiles.x_tiles + tiles.h_tiles + tiles.p_tiles, deal);
@@ -213,7 +226,35 @@ struct ProjectionWeightBlock {
 
   template <int N>
   LF_INLINE void run() const {
-    for_tiles<limit>(rows, own, WeightGradientJob<N, V>{chunk.panel_p, chunk.u + column, chunk.unit_stride, count, dw});
+    for_tiles<limit>(rows, own,
+                     WeightGradientJob<N, 1, V>{chunk.panel_p, chunk.u + column, chunk.unit_stride, count, dw, 0});
+  }
+};
+
+// P unit blocks of dw_ih and dw_hh, from jb on.
+template <template <class> class CellOf, class V>
+struct WeightGradientGroup {
+  using Tiles = WeightTiles<CellOf, V>;
+  const BackwardChunk<typename V::scalar>& chunk;
+  const Tiles& tiles;
+  TaskList& tasks;
+
+  template <int P>
+  LF_INLINE void run(index jb) const {
+    using Input = InputWindow<CellOf, V>;
+    using Recurrent = RecurrentWindow<CellOf, V>;
+    static_assert(P == 1 || Input::slots == Input::gates);  // the vectors of all blocks stand together
+    constexpr int G = Input::gates;
+    const index count = chunk.first_row[chunk.steps];
+    const index x_panel = tiles.x * G * V::lanes;
+    const index h_panel = tiles.h * G * V::lanes;
+    const typename V::scalar* vectors = chunk.dgates + jb * Input::slots * V::lanes;
+    for_tiles<Tiles::limit>(tiles.x, tasks.take(tiles.x_tiles),
+                            WeightGradientJob<G, P, V>{chunk.panel_x, vectors + Input::first * V::lanes,
+                                                       chunk.gate_stride, count, chunk.dw_ih + jb * x_panel, x_panel});
+    for_tiles<Tiles::limit>(tiles.h, tasks.take(tiles.h_tiles),
+                            WeightGradientJob<G, P, V>{chunk.panel_h, vectors + Recurrent::first * V::lanes,
+                                                       chunk.gate_stride, count, chunk.dw_hh + jb * h_panel, h_panel});
   }
 };
 
@@ -221,22 +262,14 @@ struct ProjectionWeightBlock {
 template <template <class> class CellOf, class V>
 void weight_gradient(const BackwardChunk<typename V::scalar>& chunk, Deal deal) {
   constexpr int gates = CellOf<V>::gates;
-  constexpr index width = gates * V::lanes;
-  using Tiles = WeightTiles<gates, V>;
+  using Tiles = WeightTiles<CellOf, V>;
   const Tiles tiles(chunk);
   const index count = chunk.first_row[chunk.steps];
   const index blocks = ceil_div(chunk.H, V::lanes);
   const index projection_blocks = tiles.p ? column_blocks(chunk.H, V::lanes) : 0;
-  TaskList tasks = own_tasks(blocks * (tiles.x_tiles + tiles.h_tiles) + projection_blocks * tiles.p_tiles, deal);
-  for (index jb = 0; jb < blocks; ++jb) {
-    const typename V::scalar* vectors = chunk.dgates + jb * width;
-    for_tiles<Tiles::limit>(tiles.x, tasks.take(tiles.x_tiles),
-                            WeightGradientJob<gates, V>{chunk.panel_x, vectors, chunk.gate_stride, count,
-                                                        chunk.dw_ih + jb * tiles.x * width});
-    for_tiles<Tiles::limit>(tiles.h, tasks.take(tiles.h_tiles),
-                            WeightGradientJob<gates, V>{chunk.panel_h, vectors, chunk.gate_stride, count,
-                                                        chunk.dw_hh + jb * tiles.h * width});
-  }
+  const index groups = groups_of<gates>(blocks);
+  TaskList tasks = own_tasks(groups * (tiles.x_tiles + tiles.h_tiles) + projection_blocks * tiles.p_tiles, deal);
+  for_groups<gates>({0, blocks}, WeightGradientGroup<CellOf, V>{chunk, tiles, tasks});
   typename V::scalar* dw_hr = chunk.dw_hr;
   for (index nb = 0; nb < projection_blocks; ++nb) {
     const ColumnBlock block = column_block<V>(chunk.H, nb);

@@ -92,19 +92,19 @@ class BackwardPass {
     const DirectionReserve<T>& reserve = reserve_.of(plan_.shape, layer, direction);
     const index state = layer * plan_.shape.directions + direction;
     const WeightGradients<T>& dw = args_.weights[state];
-    const bool wants_weights = dw.w_ih || dw.w_hh || dw.b || dw.w_hr;
+    const bool wants_weights = dw.w_ih || dw.w_hh || dw.b || dw.b_hh || dw.w_hr;
     const bool projected = g.P > 0;
 
     Turns turn(crew);
     if (plan_.lean() && turn.mine()) transposed.fill(kernels, g, reserve);
     if (!direct && turn.mine()) std::fill_n(work.dw_ih, g.gates * g.padded_H * (g.I + 1), T(0));
-    if (!direct && turn.mine()) std::fill_n(work.dw_hh, g.gates * g.padded_H * g.Ho, T(0));
+    if (!direct && turn.mine()) std::fill_n(work.dw_hh, g.gates * g.padded_H * g.recurrent_rows, T(0));
     if (turn.mine()) std::fill_n(work.dw_hr, g.P * g.padded_H, T(0));
     if (turn.mine()) {
       const T* dhn = args_.dhn ? args_.dhn + state * g.B * g.Ho : nullptr;
       const T* dcn = args_.dcn ? args_.dcn + state * g.B * g.H : nullptr;
       sort_rows(schedule, dhn, g.Ho, work.dh, g.h_stride);
-      sort_rows(schedule, dcn, g.H, work.dc, g.unit_stride);
+      if (g.carry_stride > 0) sort_rows(schedule, dcn, g.H, work.dc, g.carry_stride);
       for (index row = 0; row < g.B; ++row) work.dh_rows[row] = work.dh + row * g.h_stride;
       if (projected) {
         std::fill_n(work.du, g.B * g.unit_stride, T(0));
@@ -173,6 +173,7 @@ class BackwardPass {
         .panel_x = work.panel_x,
         .panel_h = work.panel_h,
         .panel_p = work.panel_p,
+        .activation = plan_.shape.activation,
     };
     first_row[0] = 0;
     for (auto span = schedule.spans().rbegin(); span != schedule.spans().rend(); ++span) {
@@ -198,13 +199,17 @@ class BackwardPass {
     }
     crew.wait();
     if (direct) kernels.direct_weight_gradient(chunk, dw, crew.share(g.H), direct_panel);
-    if (!direct && turn.mine()) kernels.unpack_weights(work.dw_ih, g.H, g.I, true, dw.w_ih, dw.b);
-    if (!direct && turn.mine()) kernels.unpack_weights(work.dw_hh, g.H, g.Ho, false, dw.w_hh, nullptr);
+    if (!direct && turn.mine()) kernels.unpack_input_weights(work.dw_ih, g.H, g.I, dw.w_ih, dw.b);
+    if (!direct && turn.mine()) kernels.unpack_recurrent_weights(work.dw_hh, g.H, g.Ho, dw.w_hh, dw.b_hh);
     if (dw.w_hr && turn.mine()) kernels.unpack_projection(work.dw_hr, g.P, g.H, dw.w_hr);
     for (index number = 0; number < own.count(g.B); ++number) {
       const index b = own.row(number);
       const index out = state * g.B + schedule.original(b);
-      if (args_.dh0) std::copy_n(work.dh + b * g.h_stride, g.Ho, args_.dh0 + out * g.Ho);
+      T* const dh = work.dh + b * g.h_stride;
+      if (kernels.carry == Carry::h) {
+        for (index unit = 0; unit < g.H; ++unit) dh[unit] += work.dc[b * g.carry_stride + unit];
+      }
+      if (args_.dh0) std::copy_n(dh, g.Ho, args_.dh0 + out * g.Ho);
       if (args_.dc0) std::copy_n(work.dc + b * g.unit_stride, g.H, args_.dc0 + out * g.H);
     }
   }
@@ -286,15 +291,15 @@ class BackwardPass {
 }  // namespace
 
 template <class T>
-bool backward(const Isa& isa, Cell cell, const BackwardArgs<T>& args) {
-  const Plan<T> plan(isa, cell, args.shape, args.lengths, Pass::backward, args.threads);
+bool backward(const Isa& isa, const BackwardArgs<T>& args) {
+  const Plan<T> plan(isa, args.shape, args.lengths, Pass::backward, args.threads);
   BackwardPass<T> pass(plan, args);
   Company company(plan.threads, args.threads, args.poll);
   company.run(pass, plan.split_units);
   return !company.stopped();
 }
 
-template bool backward<float>(const Isa&, Cell, const BackwardArgs<float>&);
-template bool backward<double>(const Isa&, Cell, const BackwardArgs<double>&);
+template bool backward<float>(const Isa&, const BackwardArgs<float>&);
+template bool backward<double>(const Isa&, const BackwardArgs<double>&);
 
 }  // namespace lstm_fast

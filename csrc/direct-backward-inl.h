@@ -2,7 +2,7 @@
 // direct-forward-inl.h. Included inside a target region, once per instruction set.
 
 // Columns [column .. column + N vectors) of M rows of dgates times w [gates*H, K], the sum over (unit, gate).
-template <int gates, int N, class V>
+template <class Window, int N, class V>
 struct DirectProductJob {
   using T = typename V::scalar;
   const BackwardChunk<T>& chunk;
@@ -18,15 +18,16 @@ struct DirectProductJob {
     V acc[M][N];
     LF_UNROLL for (int m = 0; m < M; ++m) { LF_UNROLL for (int n = 0; n < N; ++n) acc[m][n] = V::set(0); }
     for (index unit = 0; unit < chunk.H; ++unit) {
-      const index first = unit / V::lanes * gates * V::lanes + unit % V::lanes;
+      const index first = (unit / V::lanes * Window::slots + Window::first) * V::lanes + unit % V::lanes;
       const T* from = w + unit * K + column;
-      if constexpr (N > 1) {
-        accumulate(acc, a, first, V::lanes, from, chunk.H * K, 0, gates);
-      } else {
-        for (index gate = 0; gate < gates; ++gate) {
-          const V weight = load_valid<V>(from + gate * chunk.H * K, valid);
-          LF_UNROLL for (int m = 0; m < M; ++m) acc[m][0] =
-              fma(V::set(a[m][first + gate * V::lanes]), weight, acc[m][0]);
+      LF_UNROLL for (int position = 0; position < Window::gates; ++position) {
+        const index at = first + position * V::lanes;
+        const T* row_of_w = from + Window::gate(position) * chunk.H * K;
+        if constexpr (N > 1) {
+          accumulate(acc, a, at, 0, row_of_w, 0, 0, 1);
+        } else {
+          const V weight = load_valid<V>(row_of_w, valid);
+          LF_UNROLL for (int m = 0; m < M; ++m) acc[m][0] = fma(V::set(a[m][at]), weight, acc[m][0]);
         }
       }
     }
@@ -35,7 +36,7 @@ struct DirectProductJob {
 };
 
 // The product of all rows in tasks that may run at once: column blocks.
-template <int gates, class V>
+template <class Window, class V>
 struct DirectProduct {
   using T = typename V::scalar;
   static constexpr int wide = max_vectors;
@@ -57,16 +58,16 @@ struct DirectProduct {
     for (index task = own.begin; task < own.end; ++task) {
       if (packs()) {
         const ColumnBlock block = column_block<V>(K, task);
-        pack_column_block<gates, V>(w, chunk.H, K, block, packed);
+        pack_column_block<Window, V>(w, chunk.H, K, block, packed);
         for_vectors(block.vectors,
-                    ProductBlock<gates, V>{
+                    ProductBlock<Window, V>{
                         chunk.dgates, chunk.gate_stride, packed, chunk.H, K, block, out_rows, {0, 1, rows}, rows});
       } else if (task < wide_blocks()) {
         const index column = task * wide * V::lanes;
-        for_all_tiles<tile_rows<V>(wide)>(rows, DirectProductJob<gates, wide, V>{chunk, w, K, column, out_rows});
+        for_all_tiles<tile_rows<V>(wide)>(rows, DirectProductJob<Window, wide, V>{chunk, w, K, column, out_rows});
       } else {
         const index column = (task + wide_blocks() * (wide - 1)) * V::lanes;
-        for_all_tiles<max_rows>(rows, DirectProductJob<gates, 1, V>{chunk, w, K, column, out_rows});
+        for_all_tiles<max_rows>(rows, DirectProductJob<Window, 1, V>{chunk, w, K, column, out_rows});
       }
     }
   }
@@ -76,9 +77,8 @@ struct DirectProduct {
 template <template <class> class CellOf, class V>
 void direct_gradients(const BackwardChunk<typename V::scalar>& chunk, const Weights<typename V::scalar>& weights,
                       bool wants_dx, Deal deal, typename V::scalar* packed) {
-  using Product = DirectProduct<CellOf<V>::gates, V>;
-  const Product dh{chunk, weights.w_hh, chunk.H, chunk.dh_rows, packed};
-  const Product dx{chunk, weights.w_ih, chunk.I, chunk.dx_rows, packed};
+  const DirectProduct<RecurrentWindow<CellOf, V>, V> dh{chunk, weights.w_hh, chunk.H, chunk.dh_rows, packed};
+  const DirectProduct<InputWindow<CellOf, V>, V> dx{chunk, weights.w_ih, chunk.I, chunk.dx_rows, packed};
   const index dx_tasks = wants_dx ? dx.tasks() : 0;
   TaskList tasks = own_tasks(dh.tasks() + dx_tasks, deal);
   dh.run(tasks.take(dh.tasks()));
@@ -120,11 +120,12 @@ struct OuterTileJob {
   }
 };
 
-template <int gates, class V>
+template <class Window, class V>
 struct OuterProductJob {
   using T = typename V::scalar;
   const BackwardChunk<T>& chunk;
-  index gate, first_unit, count;
+  int gate;
+  index first_unit, count;
   const T* packed;
   index K;
   T* dw;
@@ -135,7 +136,7 @@ struct OuterProductJob {
     const T* gradients[M];
     LF_UNROLL for (int m = 0; m < M; ++m) {
       const index block = (unit + m) / V::lanes;
-      gradients[m] = chunk.dgates + (block * gates + gate) * V::lanes + (unit + m) % V::lanes;
+      gradients[m] = chunk.dgates + (block * Window::slots + Window::slot(gate)) * V::lanes + (unit + m) % V::lanes;
     }
     const T* from = packed;
     for (index nb = 0; nb < column_blocks(K, V::lanes); ++nb) {
@@ -147,33 +148,42 @@ struct OuterProductJob {
   }
 };
 
+// The gradient of a bias, for the given units.
+template <class Window, class V>
+void direct_bias_gradient(const BackwardChunk<typename V::scalar>& chunk, Range units, typename V::scalar* db) {
+  using T = typename V::scalar;
+  const index count = chunk.first_row[chunk.steps];
+  for (int gate = 0; gate < Window::gates; ++gate) {
+    for (index unit = units.begin; unit < units.end; ++unit) {
+      const T* gradients =
+          chunk.dgates + (unit / V::lanes * Window::slots + Window::slot(gate)) * V::lanes + unit % V::lanes;
+      T sum = 0;
+      for (index row = 0; row < count; ++row) sum += gradients[row * chunk.gate_stride];
+      db[gate * chunk.H + unit] = sum;
+    }
+  }
+}
+
+// dW [., K] = the sum over the chunk's rows, which pack_rows packs, for the given units.
+template <class Window, class V>
+void direct_outer_product(const BackwardChunk<typename V::scalar>& chunk, const typename V::scalar* const* rows,
+                          index K, Range units, typename V::scalar* packed, typename V::scalar* dw) {
+  const index count = chunk.first_row[chunk.steps];
+  pack_rows<V>(rows, count, K, packed);
+  for (int gate = 0; gate < Window::gates; ++gate) {
+    for_all_tiles<tile_rows<V>(max_vectors)>(
+        units.end - units.begin, OuterProductJob<Window, V>{chunk, gate, units.begin, count, packed, K, dw});
+  }
+}
+
 // dW_ih, dW_hh and db of one chunk that is the whole sequence, for the given units.
 template <template <class> class CellOf, class V>
 void direct_weight_gradient(const BackwardChunk<typename V::scalar>& chunk,
                             const WeightGradients<typename V::scalar>& dw, Range units, typename V::scalar* packed) {
-  using T = typename V::scalar;
-  constexpr int gates = CellOf<V>::gates;
-  constexpr int limit = tile_rows<V>(max_vectors);
-  const index count = chunk.first_row[chunk.steps];
-  const index own = units.end - units.begin;
-  if (dw.w_ih) {
-    pack_rows<V>(chunk.x_rows, count, chunk.I, packed);
-    for (index gate = 0; gate < gates; ++gate) {
-      for_all_tiles<limit>(own, OuterProductJob<gates, V>{chunk, gate, units.begin, count, packed, chunk.I, dw.w_ih});
-    }
-  }
-  if (dw.w_hh) {
-    pack_rows<V>(chunk.h_rows, count, chunk.Ho, packed);
-    for (index gate = 0; gate < gates; ++gate) {
-      for_all_tiles<limit>(own, OuterProductJob<gates, V>{chunk, gate, units.begin, count, packed, chunk.Ho, dw.w_hh});
-    }
-  }
-  for (index gate = 0; dw.b && gate < gates; ++gate) {
-    for (index unit = units.begin; unit < units.end; ++unit) {
-      const T* gradients = chunk.dgates + (unit / V::lanes * gates + gate) * V::lanes + unit % V::lanes;
-      T sum = 0;
-      for (index row = 0; row < count; ++row) sum += gradients[row * chunk.gate_stride];
-      dw.b[gate * chunk.H + unit] = sum;
-    }
-  }
+  using Input = InputWindow<CellOf, V>;
+  using Recurrent = RecurrentWindow<CellOf, V>;
+  if (dw.w_ih) direct_outer_product<Input, V>(chunk, chunk.x_rows, chunk.I, units, packed, dw.w_ih);
+  if (dw.w_hh) direct_outer_product<Recurrent, V>(chunk, chunk.h_rows, chunk.Ho, units, packed, dw.w_hh);
+  if (dw.b) direct_bias_gradient<Input, V>(chunk, units, dw.b);
+  if (dw.b_hh) direct_bias_gradient<Recurrent, V>(chunk, units, dw.b_hh);
 }

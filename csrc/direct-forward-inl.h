@@ -47,7 +47,7 @@ LF_INLINE void accumulate_direct(V (&acc)[M], const typename V::scalar* (&a)[M],
 }
 
 // All pre-activations of the only step of a chunk, for M rows and one unit block.
-template <int gates, class V>
+template <template <class> class CellOf, class V>
 struct DirectSumsJob {
   using T = typename V::scalar;
   const ForwardChunk<T>& chunk;
@@ -59,11 +59,12 @@ struct DirectSumsJob {
     const index unit = jb * V::lanes;
     const index valid = smaller(V::lanes, chunk.H - unit);
     // One gate after the other: the rows of all of them would crowd each other out of the cache.
-    for (index gate = 0; gate < gates; ++gate) {
+    using Input = InputWindow<CellOf, V>;
+    using Recurrent = RecurrentWindow<CellOf, V>;
+    T* const gates = chunk.gates + row * chunk.gate_stride + jb * Input::slots * V::lanes;
+    for (int gate = 0; gate < Input::gates; ++gate) {
       const index first = gate * chunk.H + unit;
-      V bias = V::set(0);
-      if (weights.b_ih) bias = add(bias, load_valid<V>(weights.b_ih + first, valid));
-      if (weights.b_hh) bias = add(bias, load_valid<V>(weights.b_hh + first, valid));
+      const V bias = bias_of<Input, V>(weights.b_ih, weights.b_hh, chunk.H, gate, unit, valid);
       V acc[M];
       const T* a[M];
       LF_UNROLL for (int m = 0; m < M; ++m) {
@@ -74,26 +75,23 @@ struct DirectSumsJob {
       index K = chunk.I;
       for (int part = 0; part < 2; ++part) {
         accumulate_direct(acc, a, w, K, valid);
+        if (Input::apart > 0 && part == 0 && gate >= Input::gates - Input::apart) {
+          const V own = bias_of<Recurrent, V>(weights.b_ih, weights.b_hh, chunk.H, gate, unit, valid);
+          T* to = gates + Input::slot(gate) * V::lanes;
+          LF_UNROLL for (int m = 0; m < M; ++m) {
+            acc[m].store(to + m * chunk.gate_stride);
+            acc[m] = own;
+          }
+        }
         w = weights.w_hh + first * chunk.H;
         K = chunk.H;
         LF_UNROLL for (int m = 0; m < M; ++m) a[m] = chunk.h[0] + (row + m) * chunk.h_stride;
       }
-      T* to = chunk.gates + row * chunk.gate_stride + (jb * gates + gate) * V::lanes;
+      T* to = gates + Recurrent::slot(gate) * V::lanes;
       LF_UNROLL for (int m = 0; m < M; ++m) acc[m].store(to + m * chunk.gate_stride);
     }
   }
 };
-
-template <template <class> class CellOf, class V, bool save>
-LF_NOINLINE void finish_rows(const ForwardChunk<typename V::scalar>& chunk, index jb) {
-  constexpr int gates = CellOf<V>::gates;
-  for (index row = 0; row < chunk.first_row[1]; ++row) {
-    const typename V::scalar* from = chunk.gates + row * chunk.gate_stride + jb * gates * V::lanes;
-    V acc[1][gates];
-    LF_UNROLL for (int gate = 0; gate < gates; ++gate) acc[0][gate] = V::load(from + gate * V::lanes);
-    finish_step<CellOf, save, 1>(chunk, 0, jb, row, 1, acc);
-  }
-}
 
 // The only step of a chunk for M rows and one unit block, from its packed weights.
 template <template <class> class CellOf, class V, bool save>
@@ -107,13 +105,17 @@ struct WholeStepJob {
   template <int M>
   LF_NOINLINE void run(index row) const {
     constexpr int N = CellOf<V>::gates;
-    constexpr index width = N * V::lanes;
     const T* a[M];
+    T* gates[M];
     V acc[M][N];
-    LF_UNROLL for (int m = 0; m < M; ++m) a[m] = chunk.x_rows[row + m];
-    input_sums(acc, a, w_ih, chunk.I);
+    LF_UNROLL for (int m = 0; m < M; ++m) {
+      a[m] = chunk.x_rows[row + m];
+      gates[m] = chunk.gates + (row + m) * chunk.gate_stride + jb * InputWindow<CellOf, V>::slots * V::lanes;
+    }
+    input_sums<1>(acc, a, w_ih, 0, chunk.I);
+    turn_to_h<CellOf>(acc, gates, w_hh, chunk.Ho);
     LF_UNROLL for (int m = 0; m < M; ++m) a[m] = chunk.h[0] + (row + m) * chunk.h_stride;
-    accumulate(acc, a, 0, 1, w_hh, width, 0, chunk.Ho);
+    accumulate(acc, a, 0, 1, w_hh, N * V::lanes, 0, chunk.Ho);
     finish_step<CellOf, save, 1>(chunk, 0, jb, row, 1, acc);
   }
 };
@@ -124,14 +126,15 @@ LF_INLINE void direct_unit_block(const ForwardChunk<typename V::scalar>& chunk,
   constexpr int gates = CellOf<V>::gates;
   const index rows = chunk.first_row[1];
   if (rows <= direct_rows) {
-    for_all_tiles<max_rows>(rows, DirectSumsJob<gates, V>{chunk, weights, jb});
-    finish_rows<CellOf, V, save>(chunk, jb);
+    for_all_tiles<max_rows>(rows, DirectSumsJob<CellOf, V>{chunk, weights, jb});
+    finish_rows<CellOf, V, save>(chunk, 0, {jb, jb + 1}, 0, 1, rows);
     return;
   }
   const index unit = jb * V::lanes;
   typename V::scalar* const w_hh = packed + (chunk.I + 1) * gates * V::lanes;
-  pack_unit_block<gates, V>(weights.w_ih, chunk.H, chunk.I, weights.b_ih, weights.b_hh, true, unit, packed);
-  pack_unit_block<gates, V>(weights.w_hh, chunk.H, chunk.Ho, nullptr, nullptr, false, unit, w_hh);
+  pack_unit_block<InputWindow<CellOf, V>, V>(weights.w_ih, chunk.H, chunk.I, weights.b_ih, weights.b_hh, unit, packed);
+  pack_unit_block<RecurrentWindow<CellOf, V>, V>(weights.w_hh, chunk.H, chunk.Ho, weights.b_ih, weights.b_hh, unit,
+                                                 w_hh);
   for_all_tiles<tile_rows<V>(gates)>(rows, WholeStepJob<CellOf, V, save>{chunk, jb, packed, w_hh});
 }
 

@@ -90,6 +90,12 @@ std::vector<const char*> isas_usable() {
   return names_of([](const Isa& isa) { return isa.usable(); });
 }
 
+int gates_of(Cell cell) { return isa_scalar.f32.of(cell).gates; }
+
+bool has_two_biases(Cell cell) { return isa_scalar.f32.of(cell).recurrent_bias; }
+
+int slots_of(Cell cell) { return isa_scalar.f32.of(cell).slots; }
+
 template <class T>
 double fma_peak(const Isa& isa, double seconds) {
   const IsaKernels<T>& kernels = isa.kernels<T>();

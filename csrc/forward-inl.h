@@ -1,28 +1,26 @@
 // Forward over one chunk of time. Included inside a target region, once per instruction set.
 
-// acc = bias + x W_ih^T for M rows of x and the unit block whose panel is w.
-template <class V, int M, int N>
+// acc = bias + x W_ih^T for M rows of x and P unit blocks, whose panels lie `panel` apart from w on.
+template <int P, class V, int M, int N>
 LF_INLINE void input_sums(V (&acc)[M][N], const typename V::scalar* const (&x)[M], const typename V::scalar* w,
-                          index I) {
-  constexpr index width = N * V::lanes;
+                          index panel, index I) {
+  constexpr int gates = N / P;
+  constexpr index width = gates * V::lanes;
   LF_UNROLL for (int n = 0; n < N; ++n) {
-    const V bias = V::load(w + I * width + n * V::lanes);
+    const V bias = V::load(w + n / gates * panel + I * width + n % gates * V::lanes);
     LF_UNROLL for (int m = 0; m < M; ++m) acc[m][n] = bias;
   }
-  accumulate(acc, x, 0, 1, w, width, 0, I);
+  accumulate<P>(acc, x, 0, 1, w, width, panel, I);
 }
 
-// Activated gates of one row and unit block in a gate row.
-template <class V, template <class> class Gates>
-LF_INLINE void store_gates(Gates<V> gates, typename V::scalar* to) {
-  gates.i.store(to);
-  gates.f.store(to + V::lanes);
-  gates.g.store(to + 2 * V::lanes);
-  gates.o.store(to + 3 * V::lanes);
+// The activated gates of one row and unit block.
+template <class V, int N>
+LF_INLINE void store_gates(const V (&gates)[N], typename V::scalar* to) {
+  LF_UNROLL for (int n = 0; n < N; ++n) gates[n].store(to + n * V::lanes);
 }
 
-// Pre-activations from x: unit block jb of M of the listed rows = bias + x W_ih^T.
-template <template <class> class CellOf, class V>
+// Pre-activations from x: P unit blocks from jb on of M of the listed rows = bias + x W_ih^T.
+template <template <class> class CellOf, class V, int P>
 struct InputProductJob {
   using T = typename V::scalar;
   const ForwardChunk<T>& chunk;
@@ -31,28 +29,39 @@ struct InputProductJob {
 
   template <int M>
   LF_NOINLINE void run(index number) const {
-    constexpr int N = CellOf<V>::gates;
-    constexpr index width = N * V::lanes;
+    constexpr int G = CellOf<V>::gates;
+    constexpr index slots = InputWindow<CellOf, V>::slots;
+    const index panel = (chunk.I + 1) * G * V::lanes;
     const T* a[M];
     LF_UNROLL for (int m = 0; m < M; ++m) a[m] = chunk.x_rows[rows[number + m]];
-    V acc[M][N];
-    input_sums(acc, a, chunk.w_ih + jb * (chunk.I + 1) * width, chunk.I);
+    V acc[M][P * G];
+    input_sums<P>(acc, a, chunk.w_ih + jb * panel, panel, chunk.I);
     LF_UNROLL for (int m = 0; m < M; ++m) {
-      T* gates = chunk.gates + rows[number + m] * chunk.gate_stride + jb * width;
-      LF_UNROLL for (int n = 0; n < N; ++n) acc[m][n].store(gates + n * V::lanes);
+      T* gates = chunk.gates + rows[number + m] * chunk.gate_stride + jb * slots * V::lanes;
+      LF_UNROLL for (int n = 0; n < P * G; ++n) acc[m][n].store(gates + (n / G * slots + n % G) * V::lanes);
     }
   }
 };
 
 template <template <class> class CellOf, class V>
-void input_product(const ForwardChunk<typename V::scalar>& chunk, const index* rows, index count, Range unit_blocks) {
-  for (index jb = unit_blocks.begin; jb < unit_blocks.end; ++jb) {
-    for_all_tiles<tile_rows<V>(CellOf<V>::gates)>(count, InputProductJob<CellOf, V>{chunk, jb, rows});
+struct InputProductGroup {
+  const ForwardChunk<typename V::scalar>& chunk;
+  const index* rows;
+  index count;
+
+  template <int P>
+  LF_INLINE void run(index jb) const {
+    for_all_tiles<tile_rows<V>(P * CellOf<V>::gates)>(count, InputProductJob<CellOf, V, P>{chunk, jb, rows});
   }
+};
+
+template <template <class> class CellOf, class V>
+void input_product(const ForwardChunk<typename V::scalar>& chunk, const index* rows, index count, Range unit_blocks) {
+  for_groups<CellOf<V>::gates>(unit_blocks, InputProductGroup<CellOf, V>{chunk, rows, count});
 }
 
 // out[row] = the row of a times w_t, for one column block: M rows from `row` on of those dealt.
-template <int gates, class V, int N>
+template <class Window, class V, int N>
 struct ProductJob {
   using T = typename V::scalar;
   const T* rows;
@@ -69,13 +78,13 @@ struct ProductJob {
     LF_UNROLL for (int m = 0; m < M; ++m) a[m] = rows + deal.row(number + m) * stride;
     V acc[M][N];
     LF_UNROLL for (int m = 0; m < M; ++m) { LF_UNROLL for (int n = 0; n < N; ++n) acc[m][n] = V::set(0); }
-    accumulate_units<gates>(acc, a, w_t, H);
+    accumulate_units<Window>(acc, a, w_t, H);
     LF_UNROLL for (int m = 0; m < M; ++m) { store_columns(acc[m], out_rows[deal.row(number + m)] + column, valid); }
   }
 };
 
 // One column block of `count` dealt rows of width `columns`.
-template <int gates, class V>
+template <class Window, class V>
 struct ProductBlock {
   using T = typename V::scalar;
   const T* rows;
@@ -91,51 +100,111 @@ struct ProductBlock {
   LF_INLINE void run() const {
     const index valid = columns - block.first;
     for_all_tiles<tile_rows<V>(N)>(count,
-                                   ProductJob<gates, V, N>{rows, stride, w_t, H, out_rows, block.first, valid, deal});
+                                   ProductJob<Window, V, N>{rows, stride, w_t, H, out_rows, block.first, valid, deal});
   }
 };
 
-// Column blocks of `count` dealt rows of width `columns` = rows times w_t, the sum over (unit, gate); w_t as packed by
-// pack_transposed.
-template <int gates, class V>
+// Column blocks of `count` dealt rows of width `columns` = rows times w_t, the sum over (unit, gate) of the window; w_t
+// as packed by pack_transposed.
+template <class Window, class V>
 void product(const typename V::scalar* rows, index stride, const typename V::scalar* w_t, index H, index columns,
              typename V::scalar* const* out_rows, RowDeal deal, index count, Range blocks) {
   for (index nb = blocks.begin; nb < blocks.end; ++nb) {
     const ColumnBlock block = column_block<V>(columns, nb);
-    const typename V::scalar* panel = w_t + H * gates * block.first;
-    for_vectors(block.vectors, ProductBlock<gates, V>{rows, stride, panel, H, columns, block, out_rows, deal, count});
+    const typename V::scalar* panel = w_t + H * Window::gates * block.first;
+    for_vectors(block.vectors, ProductBlock<Window, V>{rows, stride, panel, H, columns, block, out_rows, deal, count});
   }
 }
 
-// The cell on the pre-activations of M rows, `row_step` apart from `row` on, and P unit blocks from jb on.
+// The cell on M rows, `row_step` apart from `row` on, and P unit blocks from jb on. acc: their pre-activations; parts
+// from x that stand apart are in the gate rows.
 template <template <class> class CellOf, bool save, int P, class V, int M, int N>
 LF_INLINE void finish_step(const ForwardChunk<typename V::scalar>& chunk, index step, index jb, index row,
                            index row_step, const V (&acc)[M][N]) {
   using T = typename V::scalar;
-  constexpr int G = CellOf<V>::gates;
-  constexpr index width = G * V::lanes;
+  using Cell = CellOf<V>;
+  constexpr int G = Cell::gates;
+  constexpr int slots = G + Cell::apart;
+  constexpr index width = slots * V::lanes;
+  constexpr bool carries = Cell::carry != Carry::nothing;
   const index unit = jb * V::lanes;
   const index gate_step = row_step * chunk.gate_stride;
   const index unit_step = row_step * chunk.unit_stride;
   T* gates = chunk.gates + (chunk.first_row[step] + row) * chunk.gate_stride + jb * width;
-  const T* c_prev = chunk.c + (chunk.c_row[step] + row) * chunk.unit_stride + unit;
-  T* c = chunk.c + (chunk.c_row[step + 1] + row) * chunk.unit_stride + unit;
+  const T* c_prev = carries ? chunk.c + (chunk.c_row[step] + row) * chunk.unit_stride + unit : nullptr;
+  T* c = carries ? chunk.c + (chunk.c_row[step + 1] + row) * chunk.unit_stride + unit : nullptr;
   T* h = (chunk.w_hr ? chunk.u : chunk.h[(step + 1) % 2]) + row * chunk.unit_stride + unit;
   T* const* y_rows = chunk.w_hr ? nullptr : chunk.y_rows + chunk.first_row[step] + row;
   const index H = chunk.H;
   LF_UNROLL for (int m = 0; m < M; ++m) {
     LF_UNROLL for (int p = 0; p < P; ++p) {
       const index at = m * unit_step + p * V::lanes;
-      const auto next = CellOf<V>::forward({acc[m][p * G], acc[m][p * G + 1], acc[m][p * G + 2], acc[m][p * G + 3]},
-                                           V::load(c_prev + at));
-      next.c.store(c + at);
+      T* own_gates = gates + m * gate_step + p * width;
+      V sums[slots];
+      LF_UNROLL for (int n = 0; n < Cell::apart; ++n) sums[n] = V::load(own_gates + n * V::lanes);
+      LF_UNROLL for (int n = 0; n < G; ++n) sums[Cell::apart + n] = acc[m][p * G + n];
+      V carried = V::set(0);
+      if constexpr (carries) carried = V::load(c_prev + at);
+      const auto next = Cell::forward(sums, carried, chunk.activation);
+      if constexpr (carries) next.carry.store(c + at);
       next.h.store(h + at);
       if (y_rows) {
         const V outputs[1] = {next.h};
         const index first = unit + p * V::lanes;
         store_columns(outputs, y_rows[m * row_step] + first, H - first);
       }
-      if constexpr (save) store_gates(next.gates, gates + m * gate_step + p * width);
+      if constexpr (save) store_gates(next.gates, own_gates);
+    }
+  }
+}
+
+// The same on what stands in the gate rows, for rows one by one.
+template <template <class> class CellOf, class V, bool save>
+LF_NOINLINE void finish_rows(const ForwardChunk<typename V::scalar>& chunk, index step, Range unit_blocks, index row,
+                             index row_step, index rows) {
+  using Sums = RecurrentWindow<CellOf, V>;
+  for (index number = 0; number < rows; ++number, row += row_step) {
+    const typename V::scalar* from = chunk.gates + (chunk.first_row[step] + row) * chunk.gate_stride;
+    for (index jb = unit_blocks.begin; jb < unit_blocks.end; ++jb) {
+      V acc[1][Sums::gates];
+      LF_UNROLL for (int n = 0; n < Sums::gates; ++n) {
+        acc[0][n] = V::load(from + (jb * Sums::slots + Sums::first + n) * V::lanes);
+      }
+      finish_step<CellOf, save, 1>(chunk, step, jb, row, row_step, acc);
+    }
+  }
+}
+
+// Rows of a panel of W_hh.
+template <template <class> class CellOf, class V>
+LF_INLINE index recurrent_rows(index Ho) {
+  return Ho + (RecurrentWindow<CellOf, V>::bias_row ? 1 : 0);
+}
+
+// What the sums over h start with, for one row and unit block: the parts from x, or the bias of a gate that stands
+// apart. w: the panel of W_hh.
+template <template <class> class CellOf, class V, int N>
+LF_INLINE void start_sums(V (&acc)[N], int first, const typename V::scalar* gates, const typename V::scalar* w,
+                          index Ho) {
+  using Sums = RecurrentWindow<CellOf, V>;
+  LF_UNROLL for (int n = 0; n < Sums::gates; ++n) {
+    acc[first + n] = n < Sums::gates - Sums::apart ? V::load(gates + (Sums::first + n) * V::lanes)
+                                                   : V::load(w + (Ho * Sums::gates + n) * V::lanes);
+  }
+}
+
+// Turns sums over x of M rows and one unit block into what their sums over h start with; a part from x that stands
+// apart goes to the gate row.
+template <template <class> class CellOf, class V, int M, int N>
+LF_INLINE void turn_to_h(V (&acc)[M][N], typename V::scalar* const (&gates)[M], const typename V::scalar* w_hh,
+                         index Ho) {
+  constexpr int apart = CellOf<V>::apart;
+  if constexpr (apart > 0) {
+    LF_UNROLL for (int m = 0; m < M; ++m) {
+      LF_UNROLL for (int n = 0; n < N; ++n) {
+        if (n < apart) acc[m][n].store(gates[m] + n * V::lanes);
+        acc[m][n] = n + apart < N ? acc[m][n + apart] : V::load(w_hh + (Ho * N + n) * V::lanes);
+      }
     }
   }
 }
@@ -148,52 +217,85 @@ struct ForwardStepJob {
   index step, jb;
   RowDeal deal;
 
-  template <int M>
-  LF_INLINE void run(index number) const {
-    run_panels<M, 1>(number);
-  }
-
   template <int M, int P>
   LF_NOINLINE void run_panels(index number) const {
-    constexpr int G = CellOf<V>::gates;
-    constexpr index width = G * V::lanes;
+    using Sums = RecurrentWindow<CellOf, V>;
+    constexpr int G = Sums::gates;
+    constexpr index width = Sums::slots * V::lanes;
     const index row = deal.row(number);
-    const index panel = chunk.Ho * width;
+    const index panel = recurrent_rows<CellOf, V>(chunk.Ho) * G * V::lanes;
     const T* h_prev = chunk.h[step % 2];
     const T* a[M];
     LF_UNROLL for (int m = 0; m < M; ++m) a[m] = h_prev + (row + m * deal.step) * chunk.h_stride;
     const index gate_step = deal.step * chunk.gate_stride;
-    const T* gates = chunk.gates + (chunk.first_row[step] + row) * chunk.gate_stride + jb * width;
+    T* gates = chunk.gates + (chunk.first_row[step] + row) * chunk.gate_stride + jb * width;
+    const T* w = chunk.w_hh + jb * panel;
     V acc[M][P * G];
     LF_UNROLL for (int m = 0; m < M; ++m) {
-      LF_UNROLL for (int n = 0; n < P * G; ++n) acc[m][n] = V::load(gates + m * gate_step + n * V::lanes);
+      LF_UNROLL for (int p = 0; p < P; ++p) {
+        start_sums<CellOf>(acc[m], p * G, gates + m * gate_step + p * width, w + p * panel, chunk.Ho);
+      }
     }
-    accumulate<P>(acc, a, 0, 1, chunk.w_hh + jb * panel, width, panel, chunk.Ho);
-    finish_step<CellOf, save, P>(chunk, step, jb, row, deal.step, acc);
+    accumulate<P>(acc, a, 0, 1, w, G * V::lanes, panel, chunk.Ho);
+    if constexpr (CellOf<V>::from_registers) {
+      finish_step<CellOf, save, P>(chunk, step, jb, row, deal.step, acc);
+    } else {
+      static_assert(Sums::slots == 1);
+      LF_UNROLL for (int m = 0; m < M; ++m) {
+        LF_UNROLL for (int p = 0; p < P; ++p) acc[m][p].store(gates + m * gate_step + p * width);
+      }
+      finish_rows<CellOf, V, save>(chunk, step, {jb, jb + P}, row, deal.step, M);
+    }
   }
 };
 
-// With 16 registers a tile of one row has too few chains of sums to hide the latency of fma: two unit blocks at once.
-template <class V>
-constexpr bool single_rows_in_pairs = V::registers == 16 && V::lanes > 1;
+// The same for P unit blocks and all tiles of rows.
+template <template <class> class CellOf, class V, bool save, int P>
+struct ForwardStepPanels {
+  ForwardStepJob<CellOf, V, save> job;
+
+  template <int M>
+  LF_INLINE void run(index number) const {
+    job.template run_panels<M, P>(number);
+  }
+};
+
+template <template <class> class CellOf, class V, bool save>
+struct ForwardStepGroup {
+  const ForwardChunk<typename V::scalar>& chunk;
+  index step;
+  RowDeal deal;
+  index count;
+
+  template <int P>
+  LF_INLINE void run(index jb) const {
+    for_all_tiles<tile_rows<V>(P * CellOf<V>::gates)>(count,
+                                                      ForwardStepPanels<CellOf, V, save, P>{{chunk, step, jb, deal}});
+  }
+};
+
+// A tile of one row has too few chains of sums to hide the latency of fma: then two unit blocks at once.
+template <class V, int gates>
+constexpr bool single_rows_in_pairs = V::lanes > 1 && most_panels<gates> == 1 && (V::registers == 16 || gates < 4);
 
 template <template <class> class CellOf, class V, bool save>
 LF_INLINE void forward_step(const ForwardChunk<typename V::scalar>& chunk, index step, Part part) {
-  using Job = ForwardStepJob<CellOf, V, save>;
   const RowDeal deal = part.rows;
   const index active = chunk.first_row[step + 1] - chunk.first_row[step];
   const index count = deal.count(active);
   index jb = part.blocks.begin;
-  if constexpr (single_rows_in_pairs<V>) {
+  if constexpr (single_rows_in_pairs<V, CellOf<V>::gates>) {
     if (count == 1) {
-      for (; jb + 2 <= part.blocks.end; jb += 2) Job{chunk, step, jb, deal}.template run_panels<1, 2>(0);
+      for (; jb + 2 <= part.blocks.end; jb += 2) {
+        ForwardStepJob<CellOf, V, save>{chunk, step, jb, deal}.template run_panels<1, 2>(0);
+      }
     }
   }
-  for (; jb < part.blocks.end; ++jb) for_all_tiles<tile_rows<V>(CellOf<V>::gates)>(count, Job{chunk, step, jb, deal});
+  for_groups<CellOf<V>::gates>({jb, part.blocks.end}, ForwardStepGroup<CellOf, V, save>{chunk, step, deal, count});
   if (chunk.w_hr) {
     typename V::scalar* const* h_rows = chunk.h_rows[(step + 1) % 2];
-    product<1, V>(chunk.u, chunk.unit_stride, chunk.w_hr, chunk.H, chunk.Ho, h_rows, deal, count,
-                  {0, column_blocks(chunk.Ho, V::lanes)});
+    product<PlainWindow, V>(chunk.u, chunk.unit_stride, chunk.w_hr, chunk.H, chunk.Ho, h_rows, deal, count,
+                            {0, column_blocks(chunk.Ho, V::lanes)});
     for (index number = 0; number < count; ++number) {
       const index row = deal.row(number);
       for (index k = 0; k < chunk.Ho; ++k) chunk.y_rows[chunk.first_row[step] + row][k] = h_rows[row][k];

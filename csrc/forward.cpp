@@ -97,19 +97,21 @@ class ForwardPass {
     const bool to_pack = !direct && !uses_packed();
     const Weights<T>& w = args_.weights[state];
     const T* h0 = args_.h0 + state * g.B * g.Ho;
+    const T* carry0 = kernels.carry == Carry::c ? args_.c0 + state * g.B * g.H : h0;
+    const bool carries = kernels.carry != Carry::nothing;
     T* const c = keeps_gates() ? reserve.c : work.c;
 
     Turns turn(crew);
-    if (to_pack && turn.mine()) kernels.pack_weights(w.w_ih, g.H, g.I, w.b_ih, w.b_hh, true, work.w_ih);
-    if (to_pack && turn.mine()) kernels.pack_weights(w.w_hh, g.H, g.Ho, nullptr, nullptr, false, work.w_hh);
+    if (to_pack && turn.mine()) kernels.pack_input_weights(w.w_ih, g.H, g.I, w.b_ih, w.b_hh, work.w_ih);
+    if (to_pack && turn.mine()) kernels.pack_recurrent_weights(w.w_hh, g.H, g.Ho, w.b_ih, w.b_hh, work.w_hh);
     const bool copies = keeps_gates() && plan_.copies_weights();
-    if (copies && turn.mine()) kernels.pack_transposed(w.w_ih, g.H, g.I, reserve.w_ih_t);
-    if (copies && turn.mine()) kernels.pack_transposed(w.w_hh, g.H, g.Ho, reserve.w_hh_t);
+    if (copies && turn.mine()) kernels.transpose_input_weights(w.w_ih, g.H, g.I, reserve.w_ih_t);
+    if (copies && turn.mine()) kernels.transpose_recurrent_weights(w.w_hh, g.H, g.Ho, reserve.w_hh_t);
     if (to_pack && w.w_hr && turn.mine()) kernels.pack_projection(w.w_hr, g.P, g.H, work.w_hr);
     if (w.w_hr && saves() && turn.mine()) kernels.pack_projection_transposed(w.w_hr, g.P, g.H, reserve.w_hr_t);
     if (saves() && turn.mine()) sort_rows(schedule, h0, g.Ho, reserve.h0, g.Ho);
     if (turn.mine()) {
-      sort_rows(schedule, args_.c0 + state * g.B * g.H, g.H, c, g.unit_stride);
+      if (carries) sort_rows(schedule, carry0, g.H, c, g.unit_stride);
       sort_rows(schedule, h0, g.Ho, work.h[0], g.h_stride);
       for (index row = 0; row < g.B; ++row) {
         for (int parity = 0; parity < 2; ++parity) work.h_rows[parity][row] = work.h[parity] + row * g.h_stride;
@@ -152,6 +154,7 @@ class ForwardPass {
         .u = work.u,
         .h_rows = {nullptr, nullptr},
         .save = keeps_gates(),
+        .activation = plan_.shape.activation,
     };
     for (const Span& span : schedule.spans()) {
       T** const y_rows = work.y_rows[(&span - schedule.spans().data()) % 2];
@@ -165,7 +168,7 @@ class ForwardPass {
       }
       if (company.halted(everybody, crew)) return;
       if (lean()) {
-        copy_rows(c, reserve.c + span.first_kept * g.unit_stride, g.unit_stride, own, place.first_row[1]);
+        copy_rows(c, reserve.c + span.first_kept * g.carry_stride, g.carry_stride, own, place.first_row[1]);
         if (units) crew.wait();
       }
       if (direct) {
@@ -193,7 +196,7 @@ class ForwardPass {
       const index length = schedule.length(b);
       const index out = state * g.B + schedule.original(b);
       std::copy_n(work.h[length % 2] + b * g.h_stride, g.Ho, args_.hn + out * g.Ho);
-      std::copy_n(c + last_c_row(g, b) * g.unit_stride, g.H, args_.cn + out * g.H);
+      if (args_.cn) std::copy_n(c + last_c_row(g, b) * g.unit_stride, g.H, args_.cn + out * g.H);
     }
   }
 
@@ -298,24 +301,24 @@ class ForwardPass {
 }  // namespace
 
 template <class T>
-std::size_t reserve_bytes(const Isa& isa, Cell cell, const Shape& shape, const index* lengths, bool dropout) {
+std::size_t reserve_bytes(const Isa& isa, const Shape& shape, const index* lengths, bool dropout) {
   Arena arena(nullptr);
-  StackReserve<T>(arena, Plan<T>(isa, cell, shape, lengths, Pass::forward, {}), dropout);
+  StackReserve<T>(arena, Plan<T>(isa, shape, lengths, Pass::forward, {}), dropout);
   return arena.used();
 }
 
 template <class T>
-bool forward(const Isa& isa, Cell cell, const ForwardArgs<T>& args) {
-  const Plan<T> plan(isa, cell, args.shape, args.lengths, Pass::forward, args.threads, args.packed != nullptr);
+bool forward(const Isa& isa, const ForwardArgs<T>& args) {
+  const Plan<T> plan(isa, args.shape, args.lengths, Pass::forward, args.threads, args.packed != nullptr);
   ForwardPass<T> pass(plan, args);
   Company company(plan.threads, args.threads, args.poll);
   company.run(pass, plan.split_units);
   return !company.stopped();
 }
 
-template std::size_t reserve_bytes<float>(const Isa&, Cell, const Shape&, const index*, bool);
-template std::size_t reserve_bytes<double>(const Isa&, Cell, const Shape&, const index*, bool);
-template bool forward<float>(const Isa&, Cell, const ForwardArgs<float>&);
-template bool forward<double>(const Isa&, Cell, const ForwardArgs<double>&);
+template std::size_t reserve_bytes<float>(const Isa&, const Shape&, const index*, bool);
+template std::size_t reserve_bytes<double>(const Isa&, const Shape&, const index*, bool);
+template bool forward<float>(const Isa&, const ForwardArgs<float>&);
+template bool forward<double>(const Isa&, const ForwardArgs<double>&);
 
 }  // namespace lstm_fast

@@ -41,17 +41,17 @@ LF_INLINE void accumulate(V (&acc)[M][N], const typename V::scalar* const (&a)[M
   }
 }
 
-// The same with k over (unit, gate) of gate rows, valid units only: the order of w_t.
-template <int gates, class V, int M, int N>
+// The same with k over (unit, gate) of the window of gate rows, valid units only: the order of w_t.
+template <class Window, class V, int M, int N>
 LF_INLINE void accumulate_units(V (&acc)[M][N], const typename V::scalar* const (&a)[M], const typename V::scalar* w,
                                 index H) {
-  constexpr index block = gates * V::lanes;
+  constexpr index block = Window::slots * V::lanes;
   constexpr index w_step = N * V::lanes;
-  for (index unit = 0, first = 0; unit < H; unit += V::lanes, first += block) {
+  for (index unit = 0, first = Window::first * V::lanes; unit < H; unit += V::lanes, first += block) {
     const index valid = smaller(V::lanes, H - unit);
     for (index lane = 0; lane < valid; ++lane) {
-      accumulate(acc, a, first + lane, V::lanes, w, w_step, 0, gates);
-      w += gates * w_step;
+      accumulate(acc, a, first + lane, V::lanes, w, w_step, 0, Window::gates);
+      w += Window::gates * w_step;
     }
   }
 }
@@ -92,6 +92,31 @@ LF_INLINE void for_tiles(index count, Range own, const Job& job) {
 template <int limit, class Job>
 LF_INLINE void for_all_tiles(index count, const Job& job) {
   for_tiles<limit>(count, {0, ceil_div(count, limit)}, job);
+}
+
+// Unit blocks that a tile takes at once, so that it has enough independent sums.
+template <int gates>
+constexpr int most_panels = max_vectors / gates;
+
+// Runs job.run<P>(jb) for groups of P unit blocks from jb on.
+template <int gates, class Job>
+LF_INLINE void for_groups(Range blocks, const Job& job) {
+  index jb = blocks.begin;
+  if constexpr (most_panels<gates> == 4) {
+    for (; jb + 4 <= blocks.end; jb += 4) job.template run<4>(jb);
+    if (jb + 2 <= blocks.end) {
+      job.template run<2>(jb);
+      jb += 2;
+    }
+  }
+  for (; jb < blocks.end; ++jb) job.template run<1>(jb);
+}
+
+// How many groups.
+template <int gates>
+constexpr index groups_of(index blocks) {
+  static_assert(most_panels<gates> == 4 || most_panels<gates> == 1);
+  return most_panels<gates> == 4 ? blocks / 4 + blocks % 4 / 2 + blocks % 2 : blocks;
 }
 
 // Column blocks of w_t: `columns` outputs in vectors, those in blocks of at most max_vectors and nearly equal width.
@@ -183,64 +208,72 @@ LF_INLINE void transpose_block(const typename V::scalar* from, index from_step, 
   }
 }
 
-// The unit block of w [gates*H, K] that starts at `unit` to [k][gate][lane]; with bias_row one more row of b_ih + b_hh
-// (null: zero).
-template <int gates, class V>
+// The biases of `lanes` units of a gate, of which `valid` are there, as the sums of that window start with them: over x
+// with both, but for a gate that stands apart, whose sum over h starts with its own. Null: zero.
+template <class Window, class V>
+LF_INLINE V bias_of(const typename V::scalar* b_ih, const typename V::scalar* b_hh, index H, int gate, index unit,
+                    index valid) {
+  const index row = gate * H + unit;
+  const bool stands_apart = gate >= Window::gates - Window::apart;
+  V bias = V::set(0);
+  if (Window::over_x && b_ih) bias = add(bias, load_valid<V>(b_ih + row, valid));
+  if (Window::over_x != stands_apart && b_hh) bias = add(bias, load_valid<V>(b_hh + row, valid));
+  return bias;
+}
+
+// The unit block of w [gates*H, K] that starts at `unit` to [k][gate][lane], the gates in the window's order. If the
+// window says so, one more row of biases.
+template <class Window, class V>
 void pack_unit_block(const typename V::scalar* w, index H, index K, const typename V::scalar* b_ih,
-                     const typename V::scalar* b_hh, bool bias_row, index unit, typename V::scalar* packed) {
-  using T = typename V::scalar;
-  constexpr index step = gates * V::lanes;
+                     const typename V::scalar* b_hh, index unit, typename V::scalar* packed) {
+  constexpr index step = Window::gates * V::lanes;
   const index valid = smaller(V::lanes, H - unit);
-  for (int gate = 0; gate < gates; ++gate) {
+  for (int position = 0; position < Window::gates; ++position) {
+    const int gate = Window::gate(position);
     const index row = gate * H + unit;
-    T* to = packed + gate * V::lanes;
+    typename V::scalar* to = packed + position * V::lanes;
     for (index k = 0; k < K; k += V::lanes) {
       transpose_block<true, V>(w + row * K + k, K, valid, smaller(V::lanes, K - k), to + k * step, step);
     }
-    for (index lane = 0; bias_row && lane < V::lanes; ++lane) {
-      T sum = 0;
-      if (lane < valid && b_ih) sum += b_ih[row + lane];
-      if (lane < valid && b_hh) sum += b_hh[row + lane];
-      to[K * step + lane] = sum;
-    }
+    if constexpr (Window::bias_row) bias_of<Window, V>(b_ih, b_hh, H, gate, unit, valid).store(to + K * step);
   }
 }
 
 // All unit blocks: w to [jb][k][gate][lane].
-template <int gates, class V>
+template <class Window, class V>
 void pack_weights(const typename V::scalar* w, index H, index K, const typename V::scalar* b_ih,
-                  const typename V::scalar* b_hh, bool bias_row, typename V::scalar* packed) {
-  for (index unit = 0; unit < H; unit += V::lanes, packed += (K + bias_row) * gates * V::lanes) {
-    pack_unit_block<gates, V>(w, H, K, b_ih, b_hh, bias_row, unit, packed);
+                  const typename V::scalar* b_hh, typename V::scalar* packed) {
+  for (index unit = 0; unit < H; unit += V::lanes, packed += (K + Window::bias_row) * Window::gates * V::lanes) {
+    pack_unit_block<Window, V>(w, H, K, b_ih, b_hh, unit, packed);
   }
 }
 
 // The inverse of pack_weights for sums: w and b may be null.
-template <int gates, class V>
-void unpack_weights(const typename V::scalar* packed, index H, index K, bool bias_row, typename V::scalar* w,
-                    typename V::scalar* b) {
-  constexpr index step = gates * V::lanes;
-  for (index unit = 0; unit < H; unit += V::lanes, packed += (K + bias_row) * step) {
+template <class Window, class V>
+void unpack_weights(const typename V::scalar* packed, index H, index K, typename V::scalar* w, typename V::scalar* b) {
+  constexpr index step = Window::gates * V::lanes;
+  for (index unit = 0; unit < H; unit += V::lanes, packed += (K + Window::bias_row) * step) {
     const index valid = smaller(V::lanes, H - unit);
-    for (int gate = 0; gate < gates; ++gate) {
-      const index row = gate * H + unit;
-      const typename V::scalar* from = packed + gate * V::lanes;
+    for (int position = 0; position < Window::gates; ++position) {
+      const index row = Window::gate(position) * H + unit;
+      const typename V::scalar* from = packed + position * V::lanes;
       for (index k = 0; w && k < K; k += V::lanes) {
         transpose_block<false, V>(from + k * step, step, smaller(V::lanes, K - k), valid, w + row * K + k, K);
       }
-      for (index lane = 0; b && bias_row && lane < valid; ++lane) b[row + lane] = from[K * step + lane];
+      for (index lane = 0; Window::bias_row && b && lane < valid; ++lane) b[row + lane] = from[K * step + lane];
     }
   }
 }
 
-// One column block of w [gates*H, K] to [(unit, gate)][vector][lane], padded with zeros.
-template <int gates, class V>
+// One column block of w [gates*H, K] to [(unit, gate)][vector][lane], the gates in the window's order, padded with
+// zeros.
+template <class Window, class V>
 void pack_column_block(const typename V::scalar* w, index H, index K, ColumnBlock block, typename V::scalar* packed) {
   const index width = block.vectors * V::lanes;
   const index valid = smaller(width, K - block.first);
   for (index unit = 0; unit < H; ++unit) {
-    for (int gate = 0; gate < gates; ++gate, packed += width) {
-      const typename V::scalar* from = w + (gate * H + unit) * K + block.first;
+    for (int position = 0; position < Window::gates; ++position, packed += width) {
+      const typename V::scalar* from = w + (Window::gate(position) * H + unit) * K + block.first;
       for (index k = 0; k < valid; ++k) packed[k] = from[k];
       for (index k = valid; k < width; ++k) packed[k] = 0;
     }
@@ -248,16 +281,16 @@ void pack_column_block(const typename V::scalar* w, index H, index K, ColumnBloc
 }
 
 // w [gates*H, K] to w_t [nb][(unit, gate)][vector][lane] with K outputs, padded with zeros.
-template <int gates, class V>
+template <class Window, class V>
 void pack_transposed(const typename V::scalar* w, index H, index K, typename V::scalar* packed) {
   for (index nb = 0; nb < column_blocks(K, V::lanes); ++nb) {
     const ColumnBlock block = column_block<V>(K, nb);
-    pack_column_block<gates, V>(w, H, K, block, packed);
-    packed += H * gates * block.vectors * V::lanes;
+    pack_column_block<Window, V>(w, H, K, block, packed);
+    packed += H * Window::gates * block.vectors * V::lanes;
   }
 }
 
-// w_hr [P, H] for product<1>: P outputs, the sum over H units.
+// w_hr [P, H] for a product with plain rows: P outputs, the sum over H units.
 template <class V>
 void pack_projection(const typename V::scalar* w_hr, index P, index H, typename V::scalar* packed) {
   for (index nb = 0; nb < column_blocks(P, V::lanes); ++nb) {

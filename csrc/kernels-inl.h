@@ -3,7 +3,13 @@
 
 #include "math-inl.h"
 
+#include "cells/cell-inl.h"
+
+#include "cells/gru-inl.h"
+
 #include "cells/lstm-inl.h"
+
+#include "cells/rnn-inl.h"
 
 #include "gemm-inl.h"
 
@@ -54,14 +60,21 @@ LF_NOINLINE typename V::scalar read_again(const typename V::scalar* from, index 
 
 template <template <class> class CellOf, class V>
 constexpr LayerKernels<typename V::scalar> layer_kernels() {
-  constexpr int gates = CellOf<V>::gates;
+  using Input = InputWindow<CellOf, V>;
+  using Recurrent = RecurrentWindow<CellOf, V>;
   return {V::lanes,
-          gates,
-          pack_weights<gates, V>,
-          unpack_weights<gates, V>,
-          pack_transposed<gates, V>,
+          Input::gates,
+          Input::slots,
+          Recurrent::bias_row,
+          CellOf<V>::carry,
+          pack_weights<Input, V>,
+          pack_weights<Recurrent, V>,
+          unpack_weights<Input, V>,
+          unpack_weights<Recurrent, V>,
+          pack_transposed<Input, V>,
+          pack_transposed<Recurrent, V>,
           pack_projection<V>,
-          pack_transposed<1, V>,
+          pack_transposed<PlainWindow, V>,
           unpack_projection<V>,
           input_product<CellOf, V>,
           forward_steps<CellOf, V>,
@@ -81,5 +94,9 @@ constexpr LayerKernels<typename V::scalar> layer_kernels() {
 // In the order of enum Cell.
 template <class V>
 constexpr IsaKernels<typename V::scalar> isa_kernels() {
-  return {{layer_kernels<LstmCell, V>()}, fma_chains<V>, 12 * 2 * V::lanes, read_again<V>, read_step<V>};
+  return {{layer_kernels<LstmCell, V>(), layer_kernels<GruCell, V>(), layer_kernels<RnnCell, V>()},
+          fma_chains<V>,
+          12 * 2 * V::lanes,
+          read_again<V>,
+          read_step<V>};
 }

@@ -1,10 +1,13 @@
 // What an instruction set offers to forward.cpp and backward.cpp: one layer and one direction over one chunk of time.
 //
 // Packed layouts (V = one vector of `lanes` elements, unit block jb = `lanes` hidden units, padded with zeros):
-//   weights         [jb][k][gate][lane], k = 0..K-1; w_ih has one more row, k = I: the bias
-//   gate rows       [row][jb][gate][lane], rows at `gate_stride`: the order of the accumulators
+//   weights         [jb][k][gate][lane], k = 0..K-1; w_ih has one more row, k = I: the bias; so has w_hh if it has a
+//                   bias of its own (`recurrent_bias`)
+//   gate rows       [row][jb][slot][lane], rows at `gate_stride`: the order of the accumulators, see cells/cell-inl.h
 //   w_t             [nb][kk][vector][lane]: column block nb of up to 4 vectors of outputs; kk over (unit, gate), the
 //                   gate inside and valid units only, so that sums run in the same order for every number of lanes
+//   c, dc           what a cell carries from step to step beside the product with h, and its gradient: c of an LSTM;
+//                   h of a GRU, whose dc is what reaches it past the gates; no memory for an RNN
 //   c, dc, u, du    [B] rows at `unit_stride`, units padded
 //   h, dh, dp       [B] rows at `h_stride`, units padded; equal to `unit_stride` without a projection
 // Outputs are padded, never the summed index: fma(0, 0, -0) is +0, and 0 * Inf is NaN.
@@ -20,6 +23,9 @@ inline constexpr int max_rows = 6;     // of one register tile
 // The most rows of a single step for which reading the weights in place is faster than packing a block of them: those
 // of one tile.
 inline constexpr index direct_rows = max_rows;
+
+// What a cell carries from step to step beside the product with h.
+enum class Carry { nothing, c, h };
 
 inline index smaller(index a, index b) { return a < b ? a : b; }
 inline index ceil_div(index a, index b) { return (a + b - 1) / b; }
@@ -47,6 +53,7 @@ struct ForwardChunk {
   T* u;                 // [B] rows of o*tanh(c) before the projection
   T* const* h_rows[2];  // the rows of h
   bool save;
+  Activation activation;
 };
 
 // Rows run in processing order: the chunk's last step first.
@@ -82,8 +89,9 @@ struct BackwardChunk {
   T* dw_hh;    // packed like w_hh, accumulated
   T* dw_hr;    // [nb][p][vector][lane], accumulated
   T* panel_x;  // [I+1][rows]
-  T* panel_h;  // [Ho][rows]
+  T* panel_h;  // [Ho][rows], or one more with a bias of its own
   T* panel_p;  // [P][rows]
+  Activation activation;
 };
 
 // A chunk of which forward kept c before its first step only. Rows run in processing order, as in BackwardChunk.
@@ -99,6 +107,7 @@ struct RecomputeChunk {
   const T* w_hh;
   T* gates;  // out: activated
   T* c;  // row r: out, the state after row r of the chunk; from first_row[steps] on: in, the states before the chunk
+  Activation activation;
 };
 
 // A participant's number and how many there are.
@@ -127,10 +136,16 @@ struct Part {
 template <class T>
 struct LayerKernels {
   int lanes;
-  int gates;  // vectors of a unit block
-  void (*pack_weights)(const T* w, index H, index K, const T* b_ih, const T* b_hh, bool bias_row, T* packed);
-  void (*unpack_weights)(const T* packed, index H, index K, bool bias_row, T* w, T* b);
-  void (*pack_transposed)(const T* w, index H, index K, T* packed);
+  int gates;            // vectors of a unit block in the weights
+  int slots;            // in a gate row
+  bool recurrent_bias;  // whether b_hh has a gradient of its own, and stands with w_hh for gates that need it there
+  Carry carry;
+  void (*pack_input_weights)(const T* w_ih, index H, index I, const T* b_ih, const T* b_hh, T* packed);
+  void (*pack_recurrent_weights)(const T* w_hh, index H, index Ho, const T* b_ih, const T* b_hh, T* packed);
+  void (*unpack_input_weights)(const T* packed, index H, index I, T* w_ih, T* b_ih);
+  void (*unpack_recurrent_weights)(const T* packed, index H, index Ho, T* w_hh, T* b_hh);
+  void (*transpose_input_weights)(const T* w_ih, index H, index I, T* packed);
+  void (*transpose_recurrent_weights)(const T* w_hh, index H, index Ho, T* packed);
   void (*pack_projection)(const T* w_hr, index P, index H, T* packed);
   void (*pack_projection_transposed)(const T* w_hr, index P, index H, T* packed);
   void (*unpack_projection)(const T* packed, index P, index H, T* w_hr);

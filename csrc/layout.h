@@ -138,11 +138,13 @@ struct Geometry {
   index kept_rows;   // of c in a lean reserve
   index chunk_rows;  // of its largest chunk
   index chunk_steps;
-  index unit_stride;  // of rows of c, dc, u, du; whole cache lines, or two threads would write to one
-  index h_stride;     // of rows of h, dh, dp
-  index gate_stride;  // of gate rows; 64 bytes more than they need, or rows fall on the same cache sets
-  index lanes, gates;
-  index padded_H;  // to whole vectors
+  index unit_stride;   // of rows of c, dc, u, du; whole cache lines, or two threads would write to one
+  index h_stride;      // of rows of h, dh, dp
+  index gate_stride;   // of gate rows; 64 bytes more than they need, or rows fall on the same cache sets
+  index carry_stride;  // of rows of c and dc: that of units, or 0 if the cell carries nothing
+  index lanes, gates, slots;
+  index recurrent_rows;  // of packed w_hh: Ho, and one of biases if it has them
+  index padded_H;        // to whole vectors
 
   Geometry(const LayerKernels<T>& kernels, const Schedule& schedule, const Shape& shape, int layer)
       : B(shape.B),
@@ -154,20 +156,23 @@ struct Geometry {
         chunk_rows(schedule.most_rows()),
         chunk_steps(schedule.most_steps()),
         lanes(kernels.lanes),
-        gates(kernels.gates) {
+        gates(kernels.gates),
+        slots(kernels.slots) {
     constexpr auto line = static_cast<index>(64 / sizeof(T));
-    product_of({H + line, gates, 2, std::max<index>(B, 1)});  // or the strides themselves would overflow
+    product_of({H + line, slots, 2, std::max<index>(B, 1)});  // or the strides themselves would overflow
     I = layer == 0 ? shape.I : shape.directions * Ho;
     padded_H = padded(H);
     unit_stride = (H + line - 1) / line * line;
     h_stride = (Ho + line - 1) / line * line;
-    gate_stride = (padded_H * gates + line - 1) / line * line + line;
+    carry_stride = kernels.carry == Carry::nothing ? 0 : unit_stride;
+    recurrent_rows = Ho + (kernels.recurrent_bias ? 1 : 0);
+    gate_stride = (padded_H * slots + line - 1) / line * line + line;
   }
 
   index padded(index width) const { return (width + lanes - 1) / lanes * lanes; }
 
   // Elements of the scratch of one participant in a direct step: a unit block of all weights.
-  index direct_panel() const { return B > direct_rows ? gates * lanes * (I + 1 + Ho) : 0; }
+  index direct_panel() const { return B > direct_rows ? gates * lanes * (I + 1 + recurrent_rows) : 0; }
   // And of its gradients: a column block of the weights, then all rows of x or h.
   index direct_gradient_panel() const {
     const index weights = B > direct_rows ? gates * H * max_vectors * lanes : 0;
@@ -189,10 +194,10 @@ struct DirectionReserve {
 
   DirectionReserve(Arena& arena, const Geometry<T>& g, bool copies_weights, bool lean)
       : gates(arena.take<T>({lean ? 0 : g.rows, g.gate_stride})),
-        c(arena.take<T>({lean ? g.kept_rows : g.B + g.rows, g.unit_stride})),
+        c(arena.take<T>({lean ? g.kept_rows : g.B + g.rows, g.carry_stride})),
         h0(arena.take<T>({g.B, g.Ho})),
         w_ih(arena.take<T>({lean ? g.gates : 0, g.padded_H, g.I + 1})),
-        w_hh(arena.take<T>({lean ? g.gates : 0, g.padded_H, g.Ho})),
+        w_hh(arena.take<T>({lean ? g.gates : 0, g.padded_H, g.recurrent_rows})),
         w_ih_t(arena.take<T>({copies_weights && !lean ? g.gates : 0, g.H, g.padded(g.I)})),
         w_hh_t(arena.take<T>({copies_weights && !lean ? g.gates : 0, g.H, g.padded(g.Ho)})),
         w_hr_t(arena.take<T>({g.P, g.padded_H})) {}
@@ -218,7 +223,7 @@ struct ForwardWorkspace {
   // `packs`: with packed weights. `direct`: for a direct step.
   ForwardWorkspace(Arena& arena, const Geometry<T>& g, int threads, bool save, bool packs, bool direct)
       : w_ih(arena.take<T>({packs ? g.gates : 0, g.padded_H, g.I + 1})),
-        w_hh(arena.take<T>({packs ? g.gates : 0, g.padded_H, g.Ho})),
+        w_hh(arena.take<T>({packs ? g.gates : 0, g.padded_H, g.recurrent_rows})),
         w_hr(arena.take<T>({g.padded(g.P), g.H})),
         h{arena.take<T>({g.B, g.h_stride}), arena.take<T>({g.B, g.h_stride})},
         h_rows{arena.take<T*>({g.B}), arena.take<T*>({g.B})},
@@ -229,7 +234,7 @@ struct ForwardWorkspace {
         c_row(arena.take<index>({threads, g.chunk_steps + 1})),
         product_rows(arena.take<index>({threads, g.chunk_rows})),
         gates(arena.take<T>({save ? 0 : g.chunk_rows, g.gate_stride})),
-        c(arena.take<T>({save ? 0 : g.B, g.unit_stride})),
+        c(arena.take<T>({save ? 0 : g.B, g.carry_stride})),
         direct_panel(arena.take<T>({direct ? threads : 0, g.direct_panel()})) {}
 };
 
@@ -261,7 +266,7 @@ struct BackwardWorkspace {
   // `direct`: without packed gradients.
   BackwardWorkspace(Arena& arena, const Geometry<T>& g, int threads, bool direct)
       : dh(arena.take<T>({g.B, g.h_stride})),
-        dc(arena.take<T>({g.B, g.unit_stride})),
+        dc(arena.take<T>({g.B, g.carry_stride})),
         du(arena.take<T>({g.P > 0 ? g.B : 0, g.unit_stride})),
         dgates(arena.take<T>({g.chunk_rows, g.gate_stride})),
         dp(arena.take<T>({g.P > 0 ? g.chunk_rows : 0, g.h_stride})),
@@ -276,10 +281,10 @@ struct BackwardWorkspace {
         h_rows(arena.take<const T*>({g.chunk_rows})),
         first_row(arena.take<index>({threads, 4, g.chunk_steps + 1})),
         dw_ih(arena.take<T>({direct ? 0 : g.gates, g.padded_H, g.I + 1})),
-        dw_hh(arena.take<T>({direct ? 0 : g.gates, g.padded_H, g.Ho})),
+        dw_hh(arena.take<T>({direct ? 0 : g.gates, g.padded_H, g.recurrent_rows})),
         dw_hr(arena.take<T>({g.P, g.padded_H})),
         panel_x(arena.take<T>({g.I + 1, g.chunk_rows})),
-        panel_h(arena.take<T>({g.Ho, g.chunk_rows})),
+        panel_h(arena.take<T>({g.recurrent_rows, g.chunk_rows})),
         panel_p(arena.take<T>({g.P, g.chunk_rows})),
         direct_panel(arena.take<T>({direct ? threads : 0, g.direct_gradient_panel()})) {}
 };

@@ -4,9 +4,11 @@
 //   T, B, I, H, P   steps, batch, input size, hidden size, projection size (0: none); indices t, b, k, j
 //   L, D            layers, directions (1 or 2); a state or a weight of layer l and direction d has index l*D + d
 //   Ho              P if P > 0, else H: the width of h
-//   i, f, g, o      input gate, forget gate, candidate, output gate: the order of all blocks of 4H rows
+//   G               gates of a cell, in the order of its blocks of G*H rows: LSTM i, f, g, o (input gate, forget gate,
+//                   candidate, output gate), GRU r, z, n (reset gate, update gate, candidate), RNN its only one
 //   x [T,B,I]  y [T,B,D*Ho]  h0, hn [L*D,B,Ho]  c0, cn [L*D,B,H]
-//   w_ih [4H,I] (layer 0), [4H,D*Ho] (above)  w_hh [4H,Ho]  b_ih, b_hh [4H]  w_hr [P,H]
+//   w_ih [G*H,I] (layer 0), [G*H,D*Ho] (above)  w_hh [G*H,Ho]  b_ih, b_hh [G*H]  w_hr [P,H]
+//                   c and w_hr are the LSTM's; where others are asked for them, null stands for none
 //   dX              gradient of the loss with respect to X
 //   reserve         what forward saves for backward (oneDNN calls it workspace); never written by backward
 //   workspace       scratch, dead after the call
@@ -27,8 +29,11 @@ namespace lstm_fast {
 
 using index = std::int64_t;
 
-enum class Cell { lstm };
-inline constexpr int cell_count = 1;
+enum class Cell { lstm, gru, rnn };
+inline constexpr int cell_count = 3;
+
+// Of the vanilla RNN; other cells have theirs.
+enum class Activation { tanh, relu, sigmoid, identity };
 
 // One instruction set: a row of the best-first list in dispatch.cpp.
 struct Isa;
@@ -60,6 +65,7 @@ enum class Save {
 };
 
 struct Shape {
+  Cell cell = Cell::lstm;
   index T, B, I, H;
   index P = 0;
   int layers = 1;
@@ -72,6 +78,7 @@ struct Shape {
   // for one step without projection, which the copy would slow down.
   bool weights_again = false;
   Save save = Save::gates;  // of no effect in inference
+  Activation activation = Activation::tanh;
 };
 
 // A [T,B,width] input whose rows are dense: element (t,b,k) is data[t*t_stride + b*b_stride + k]. Strides may be 0 or
@@ -91,13 +98,15 @@ struct Weights {
   const T* w_hr;  // null: no projection
 };
 
-// Each may be null: not wanted. Assigned, not accumulated. b is the gradient of either bias: they are equal.
+// Each may be null: not wanted. Assigned, not accumulated. b is the gradient of either bias, where they are equal; b_hh
+// is that of the other of a GRU, and null for other cells.
 template <class T>
 struct WeightGradients {
   T* w_ih;
   T* w_hh;
   T* b;
   T* w_hr;
+  T* b_hh = nullptr;
 };
 
 // Another library's threads, by the interface of GCC's OpenMP run-time library, which others have too. A caller that
@@ -194,7 +203,9 @@ struct BackwardArgs {
   const Weights<T>* weights_again = nullptr;  // [L*D], if the shape says so
 };
 
-// The activated gates and the cell states of forward, in plain layout: gates [4,T,B,H], c [T,B,H].
+// The activated gates of forward and what it carried from step to step, in plain layout: gates [slots(cell),T,B,H],
+// c [T,B,H] (LSTM c, GRU h, RNN null). The gates are in the order of a row: LSTM i, f, g, o; GRU n, r, z and what n
+// gets from h; RNN h.
 template <class T>
 struct StatesArgs {
   Shape shape;
@@ -210,17 +221,26 @@ struct StatesArgs {
   Poll poll;
 };
 
+// Whether it has c: the others carry h alone.
+inline bool has_c(Cell cell) { return cell == Cell::lstm; }
+// Whether its two biases have gradients of their own.
+bool has_two_biases(Cell cell);
+// Blocks of H rows of the weights.
+int gates_of(Cell cell);
+// Arrays of gates that states() gives.
+int slots_of(Cell cell);
+
 // Bytes of the reserve; throws std::bad_alloc when they exceed the address space.
 template <class T>
-std::size_t reserve_bytes(const Isa& isa, Cell cell, const Shape& shape, const index* lengths, bool dropout);
+std::size_t reserve_bytes(const Isa& isa, const Shape& shape, const index* lengths, bool dropout);
 
 // All return false if `poll` asked to stop: outputs are then undefined. They throw std::bad_alloc before any work,
 // never later. A reserve belongs to the instruction set that wrote it.
 template <class T>
-bool forward(const Isa& isa, Cell cell, const ForwardArgs<T>& args);
+bool forward(const Isa& isa, const ForwardArgs<T>& args);
 template <class T>
-bool backward(const Isa& isa, Cell cell, const BackwardArgs<T>& args);
+bool backward(const Isa& isa, const BackwardArgs<T>& args);
 template <class T>
-bool states(const Isa& isa, Cell cell, const StatesArgs<T>& args);
+bool states(const Isa& isa, const StatesArgs<T>& args);
 
 }  // namespace lstm_fast

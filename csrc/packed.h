@@ -16,14 +16,14 @@ struct PackedLayer {
 
   PackedLayer(Arena& arena, const Geometry<T>& g)
       : w_ih(arena.take<T>({g.gates, g.padded_H, g.I + 1})),
-        w_hh(arena.take<T>({g.gates, g.padded_H, g.Ho})),
+        w_hh(arena.take<T>({g.gates, g.padded_H, g.recurrent_rows})),
         w_hr(g.P > 0 ? arena.take<T>({g.padded(g.P), g.H}) : nullptr) {}
 
   // The tasks of packing it.
   static constexpr int tasks = 3;
   void pack(const LayerKernels<T>& kernels, const Geometry<T>& g, const Weights<T>& w, int task) const {
-    if (task == 0) kernels.pack_weights(w.w_ih, g.H, g.I, w.b_ih, w.b_hh, true, w_ih);
-    if (task == 1) kernels.pack_weights(w.w_hh, g.H, g.Ho, nullptr, nullptr, false, w_hh);
+    if (task == 0) kernels.pack_input_weights(w.w_ih, g.H, g.I, w.b_ih, w.b_hh, w_ih);
+    if (task == 1) kernels.pack_recurrent_weights(w.w_hh, g.H, g.Ho, w.b_ih, w.b_hh, w_hh);
     if (task == 2 && w.w_hr) kernels.pack_projection(w.w_hr, g.P, g.H, w_hr);
   }
 };
@@ -33,9 +33,9 @@ template <class T>
 class PackedWeights {
  public:
   // Of the shape, T and B do not matter. Throws std::bad_alloc.
-  PackedWeights(const Isa& isa, Cell cell, Shape shape, const Weights<T>* weights) : isa_(isa) {
+  PackedWeights(const Isa& isa, Shape shape, const Weights<T>* weights) : isa_(isa) {
     shape.T = shape.B = 1;
-    const LayerKernels<T>& kernels = isa.kernels<T>().of(cell);
+    const LayerKernels<T>& kernels = isa.kernels<T>().of(shape.cell);
     const Schedule schedule(shape, nullptr);
     Arena measure(nullptr);
     place(measure, kernels, schedule, shape);

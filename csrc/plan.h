@@ -21,9 +21,8 @@ struct Plan {
   bool packed;               // whether the weights are, before the call
   index Ho, width;           // of h, of y
 
-  Plan(const Isa& isa, Cell cell, const Shape& s, const index* lengths, Pass of, const Threads& wanted,
-       bool are_packed = false)
-      : kernels(isa.kernels<T>().of(cell)),
+  Plan(const Isa& isa, const Shape& s, const index* lengths, Pass of, const Threads& wanted, bool are_packed = false)
+      : kernels(isa.kernels<T>().of(s.cell)),
         shape(s),
         schedule(s, lengths),
         pass(of),
@@ -148,7 +147,7 @@ struct Plan {
 
   double flops_a_row(index inputs) const {
     const auto H = static_cast<double>(shape.H);
-    return 8 * H * static_cast<double>(Ho + inputs) + 2 * H * static_cast<double>(shape.P);
+    return 2 * kernels.gates * H * static_cast<double>(Ho + inputs) + 2 * H * static_cast<double>(shape.P);
   }
 };
 

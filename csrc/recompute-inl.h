@@ -1,7 +1,7 @@
-// Gates and c of one chunk of time again, from what a lean reserve keeps. Included inside a target region, once per
-// instruction set.
+// Gates and what is carried (c of an LSTM, h of a GRU) of one chunk of time again, from what a lean reserve keeps.
+// Included inside a target region, once per instruction set.
 //
-// h before every step is known, so nothing but c is sequential. Every sum runs over the same k in the same order as in
+// h before every step is known, so nothing else is sequential. Every sum runs over the same k in the same order as in
 // forward, x before h, so the bits are the same.
 
 // The activated gates of M of the listed rows and one unit block.
@@ -14,18 +14,27 @@ struct RecomputeGatesJob {
 
   template <int M>
   LF_NOINLINE void run(index number) const {
-    constexpr int N = CellOf<V>::gates;
-    constexpr index width = N * V::lanes;
+    using Sums = RecurrentWindow<CellOf, V>;
+    constexpr int G = Sums::gates;
+    constexpr index width = G * V::lanes;
     const T* a[M];
     LF_UNROLL for (int m = 0; m < M; ++m) a[m] = chunk.x_rows[rows[number + m]];
-    V acc[M][N];
-    input_sums(acc, a, chunk.w_ih + jb * (chunk.I + 1) * width, chunk.I);
-    LF_UNROLL for (int m = 0; m < M; ++m) a[m] = chunk.h_rows[rows[number + m]];
-    accumulate(acc, a, 0, 1, chunk.w_hh + jb * chunk.Ho * width, width, 0, chunk.Ho);
+    const T* w_hh = chunk.w_hh + jb * recurrent_rows<CellOf, V>(chunk.Ho) * width;
+    T* gates[M];
     LF_UNROLL for (int m = 0; m < M; ++m) {
-      // c before the step is not known yet. Of the whole cell only the gates are wanted, and computed.
-      const auto next = CellOf<V>::forward({acc[m][0], acc[m][1], acc[m][2], acc[m][3]}, V::set(0));
-      store_gates(next.gates, chunk.gates + rows[number + m] * chunk.gate_stride + jb * width);
+      gates[m] = chunk.gates + rows[number + m] * chunk.gate_stride + jb * Sums::slots * V::lanes;
+    }
+    V acc[M][G];
+    input_sums<1>(acc, a, chunk.w_ih + jb * (chunk.I + 1) * width, 0, chunk.I);
+    turn_to_h<CellOf>(acc, gates, w_hh, chunk.Ho);
+    LF_UNROLL for (int m = 0; m < M; ++m) a[m] = chunk.h_rows[rows[number + m]];
+    accumulate(acc, a, 0, 1, w_hh, width, 0, chunk.Ho);
+    LF_UNROLL for (int m = 0; m < M; ++m) {
+      V sums[Sums::slots];
+      LF_UNROLL for (int n = 0; n < Sums::first; ++n) sums[n] = V::load(gates[m] + n * V::lanes);
+      LF_UNROLL for (int n = 0; n < G; ++n) sums[Sums::first + n] = acc[m][n];
+      // What is carried into the step is not known yet. Of the whole cell only the gates are wanted, and computed.
+      store_gates(CellOf<V>::forward(sums, V::set(0), chunk.activation).gates, gates[m]);
     }
   }
 };
@@ -38,8 +47,10 @@ void recompute_gates(const RecomputeChunk<typename V::scalar>& chunk, const inde
 }
 
 template <template <class> class CellOf, class V>
+  requires(CellOf<V>::carry != Carry::nothing)
 void recompute_cells(const RecomputeChunk<typename V::scalar>& chunk, RowDeal deal) {
   using T = typename V::scalar;
+  constexpr int slots = RecurrentWindow<CellOf, V>::slots;
   for (index step = chunk.steps; step-- > 0;) {
     const index count = deal.count(chunk.first_row[step + 1] - chunk.first_row[step]);
     for (index number = 0; number < count; ++number) {
@@ -47,11 +58,15 @@ void recompute_cells(const RecomputeChunk<typename V::scalar>& chunk, RowDeal de
       const T* gates = chunk.gates + (chunk.first_row[step] + row) * chunk.gate_stride;
       const T* c_prev = chunk.c + (chunk.first_row[step + 1] + row) * chunk.unit_stride;
       T* c = chunk.c + (chunk.first_row[step] + row) * chunk.unit_stride;
-      for (index unit = 0; unit < chunk.H; unit += V::lanes, gates += CellOf<V>::gates * V::lanes) {
-        CellOf<V>::next_c(V::load(gates), V::load(gates + V::lanes), V::load(gates + 2 * V::lanes),
-                          V::load(c_prev + unit))
-            .store(c + unit);
+      for (index unit = 0; unit < chunk.H; unit += V::lanes, gates += slots * V::lanes) {
+        V activated[slots];
+        LF_UNROLL for (int n = 0; n < slots; ++n) activated[n] = V::load(gates + n * V::lanes);
+        CellOf<V>::next_carry(activated, V::load(c_prev + unit)).store(c + unit);
       }
     }
   }
 }
+
+template <template <class> class CellOf, class V>
+  requires(CellOf<V>::carry == Carry::nothing)
+void recompute_cells(const RecomputeChunk<typename V::scalar>&, RowDeal) {}

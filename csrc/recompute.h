@@ -22,7 +22,7 @@ struct RecomputeWorkspace {
 
   RecomputeWorkspace(Arena& arena, const Geometry<T>& g, int threads, bool lean)
       : gates(arena.take<T>({lean ? g.chunk_rows : 0, g.gate_stride})),
-        c(arena.take<T>({lean ? g.chunk_rows + g.B : 0, g.unit_stride})),
+        c(arena.take<T>({lean ? g.chunk_rows + g.B : 0, g.carry_stride})),
         product_rows(arena.take<index>({lean ? threads : 0, g.chunk_rows})) {}
 
   // By a crew of which every participant has placed its own rows. Afterwards each may read those.
@@ -42,12 +42,13 @@ struct RecomputeWorkspace {
         .w_hh = reserve.w_hh,
         .gates = gates,
         .c = c,
+        .activation = plan.shape.activation,
     };
     const bool own_products = plan.own_products(crew);
     if (!own_products) crew.wait();
     index* const products = product_rows + crew.id() * g.chunk_rows;
     plan.kernels.recompute_gates(chunk, products, list_products(own_products, span, rows, crew, own, products));
-    copy_rows(reserve.c + span.first_kept * g.unit_stride, c + span.rows * g.unit_stride, g.unit_stride, own,
+    copy_rows(reserve.c + span.first_kept * g.carry_stride, c + span.rows * g.carry_stride, g.carry_stride, own,
               span.rows - rows.first_row[span.steps - 1]);
     if (!own_products) crew.wait();
     plan.kernels.recompute_cells(chunk, own);
@@ -86,10 +87,10 @@ struct TransposedWeights {
         w(arena.take<T>({lean ? g.gates : 0, g.H, std::max(g.I, g.Ho)})) {}
 
   void fill(const LayerKernels<T>& kernels, const Geometry<T>& g, const DirectionReserve<T>& reserve) const {
-    kernels.unpack_weights(reserve.w_ih, g.H, g.I, true, w, nullptr);
-    kernels.pack_transposed(w, g.H, g.I, w_ih_t);
-    kernels.unpack_weights(reserve.w_hh, g.H, g.Ho, false, w, nullptr);
-    kernels.pack_transposed(w, g.H, g.Ho, w_hh_t);
+    kernels.unpack_input_weights(reserve.w_ih, g.H, g.I, w, nullptr);
+    kernels.transpose_input_weights(w, g.H, g.I, w_ih_t);
+    kernels.unpack_recurrent_weights(reserve.w_hh, g.H, g.Ho, w, nullptr);
+    kernels.transpose_recurrent_weights(w, g.H, g.Ho, w_hh_t);
   }
 };
 

@@ -20,8 +20,8 @@ class StatesPass {
   bool run() const {
     const index size = plan_.shape.T * g_.B * g_.H;
     if (plan_.schedule.padded()) {
-      std::fill_n(args_.gates, g_.gates * size, T(0));
-      std::fill_n(args_.c, size, T(0));
+      std::fill_n(args_.gates, g_.slots * size, T(0));
+      if (args_.c) std::fill_n(args_.c, size, T(0));
     }
     return plan_.lean() ? run_lean() : run_saved();
   }
@@ -34,7 +34,7 @@ class StatesPass {
       if (stopped()) return false;
       index row = span.first_row;
       for (index step = span.step; step < span.step + span.steps; ++step) {
-        row += copy_step(step, reserve_.gates + row * g_.gate_stride, reserve_.c + (g_.B + row) * g_.unit_stride);
+        row += copy_step(step, reserve_.gates + row * g_.gate_stride, reserve_.c + (g_.B + row) * g_.carry_stride);
       }
     }
     return true;
@@ -57,7 +57,7 @@ class StatesPass {
                 plan_.rows_of(alone));
       for (index s = 0; s < span.steps; ++s) {
         const index row = first_row[static_cast<std::size_t>(s)];
-        copy_step(span.step + span.steps - 1 - s, work.gates + row * g_.gate_stride, work.c + row * g_.unit_stride);
+        copy_step(span.step + span.steps - 1 - s, work.gates + row * g_.gate_stride, work.c + row * g_.carry_stride);
       }
     }
     return true;
@@ -82,13 +82,13 @@ class StatesPass {
   index copy_step(index step, const T* gates, const T* c) const {
     const index size = plan_.shape.T * g_.B * g_.H;
     const index active = plan_.schedule.active(step);
-    for (index b = 0; b < active; ++b, gates += g_.gate_stride, c += g_.unit_stride) {
+    for (index b = 0; b < active; ++b, gates += g_.gate_stride, c += g_.carry_stride) {
       const index to = (plan_.time(args_.direction, step, b) * g_.B + plan_.schedule.original(b)) * g_.H;
       for (index unit = 0; unit < g_.H; ++unit) {
-        const T* gate = gates + unit / g_.lanes * g_.gates * g_.lanes + unit % g_.lanes;
-        for (index k = 0; k < g_.gates; ++k) args_.gates[k * size + to + unit] = gate[k * g_.lanes];
+        const T* gate = gates + unit / g_.lanes * g_.slots * g_.lanes + unit % g_.lanes;
+        for (index k = 0; k < g_.slots; ++k) args_.gates[k * size + to + unit] = gate[k * g_.lanes];
       }
-      std::copy_n(c, g_.H, args_.c + to);
+      if (args_.c) std::copy_n(c, g_.H, args_.c + to);
     }
     return active;
   }
@@ -104,12 +104,12 @@ class StatesPass {
 }  // namespace
 
 template <class T>
-bool states(const Isa& isa, Cell cell, const StatesArgs<T>& args) {
-  const Plan<T> plan(isa, cell, args.shape, args.lengths, Pass::forward, {});
+bool states(const Isa& isa, const StatesArgs<T>& args) {
+  const Plan<T> plan(isa, args.shape, args.lengths, Pass::forward, {});
   return StatesPass<T>(plan, args).run();
 }
 
-template bool states<float>(const Isa&, Cell, const StatesArgs<float>&);
-template bool states<double>(const Isa&, Cell, const StatesArgs<double>&);
+template bool states<float>(const Isa&, const StatesArgs<float>&);
+template bool states<double>(const Isa&, const StatesArgs<double>&);
 
 }  // namespace lstm_fast

@@ -3,9 +3,9 @@
 namespace lstm_fast {
 
 template <class T>
-Stream<T>::Stream(const Isa& isa, Cell cell, Shape shape, const Weights<T>* weights)
-    : plan_(isa, cell, (shape.T = 1, shape), nullptr, Pass::forward, {}),
-      weights_(isa, cell, shape, weights),
+Stream<T>::Stream(const Isa& isa, Shape shape, const Weights<T>* weights)
+    : plan_(isa, (shape.T = 1, shape), nullptr, Pass::forward, {}),
+      weights_(isa, shape, weights),
       shared_(Barrier::max_size) {
   Arena measure(nullptr);
   place(measure);
@@ -54,11 +54,12 @@ void Stream<T>::place(Arena& arena) {
         .w_hh = weights.w_hh,
         .w_hr = weights.w_hr,
         .gates = arena.take<T>({B, g.gate_stride}),
-        .c = arena.take<T>({B, g.unit_stride}),
+        .c = arena.take<T>({B, g.carry_stride}),
         .h = {h[0], h[1]},
         .u = arena.take<T>({g.P > 0 ? B : 0, g.unit_stride}),
         .h_rows = {h_rows[0], h_rows[1]},
         .save = false,
+        .activation = plan_.shape.activation,
     });
     y_rows_.push_back(y_rows);
     inputs = y_rows;
@@ -68,9 +69,9 @@ void Stream<T>::place(Arena& arena) {
 template <class T>
 void Stream<T>::get_state(T* h, T* c) const {
   for (const ForwardChunk<T>& chunk : layers_) {
-    for (index row = 0; row < plan_.shape.B; ++row, h += chunk.Ho, c += chunk.H) {
-      std::copy_n(chunk.h[0] + row * chunk.h_stride, chunk.Ho, h);
-      std::copy_n(chunk.c + row * chunk.unit_stride, chunk.H, c);
+    for (index row = 0; row < plan_.shape.B; ++row) {
+      h = std::copy_n(chunk.h[0] + row * chunk.h_stride, chunk.Ho, h);
+      if (c) c = std::copy_n(chunk.c + row * chunk.unit_stride, chunk.H, c);
     }
   }
 }
@@ -78,9 +79,12 @@ void Stream<T>::get_state(T* h, T* c) const {
 template <class T>
 void Stream<T>::set_state(const T* h, const T* c) {
   for (ForwardChunk<T>& chunk : layers_) {
-    for (index row = 0; row < plan_.shape.B; ++row, h += chunk.Ho, c += chunk.H) {
+    const Carry carry = plan_.kernels.carry;
+    for (index row = 0; row < plan_.shape.B; ++row, h += chunk.Ho, c += carry == Carry::c ? chunk.H : 0) {
       std::copy_n(h, chunk.Ho, chunk.h[0] + row * chunk.h_stride);
-      std::copy_n(c, chunk.H, chunk.c + row * chunk.unit_stride);
+      if (carry != Carry::nothing) {
+        std::copy_n(carry == Carry::c ? c : h, chunk.H, chunk.c + row * chunk.unit_stride);
+      }
     }
   }
 }

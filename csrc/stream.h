@@ -12,13 +12,13 @@ template <class T>
 class Stream {
  public:
   // Copies the weights; all states are zero. Of the shape, T does not matter. Throws std::bad_alloc.
-  Stream(const Isa& isa, Cell cell, Shape shape, const Weights<T>* weights);
+  Stream(const Isa& isa, Shape shape, const Weights<T>* weights);
 
   // y [B,Ho] is the last layer's h after one more step, with x [B,I] in rows `x_stride` apart. Allocates nothing, but
   // the first time that a team is asked for. Not for two callers at once.
   void step(const T* x, index x_stride, T* y, const Threads& threads);
 
-  // h [L,B,Ho] and c [L,B,H] after the last step.
+  // h [L,B,Ho] and c [L,B,H] after the last step. c: null for cells without.
   void get_state(T* h, T* c) const;
   void set_state(const T* h, const T* c);
 

@@ -54,7 +54,7 @@ T* data_of(const py::array& array) {
 }
 
 template <class T>
-const T* data_of(const std::optional<py::array>& array) {
+T* data_of(const std::optional<py::array>& array) {
   return array ? data_of<T>(*array) : nullptr;
 }
 

@@ -1,4 +1,4 @@
-// lstm_backward: check, unpack, release the GIL, call.
+// backward: check, unpack, release the GIL, call.
 #include <cstring>
 
 #include "arrays.h"
@@ -53,24 +53,30 @@ py::tuple backward_of(const Reserve& reserve, const Saved& saved, const py::obje
   const Dims c_dims = state_dims(reserve.form, shape, shape.H);
   const auto dy_rows = require_optional(dy, "dy", reserve.sequence_dims(shape.directions * Ho), code, "x", false);
   const auto dhn_rows = require_optional(dhn, "dhn", h_dims, code, "x", true);
+  if (!has_c(shape.cell) && !dcn.is_none()) {
+    throw py::value_error("dcn: expected None, since only an LSTM has c, got an array");
+  }
   const auto dcn_rows = require_optional(dcn, "dcn", c_dims, code, "x", true);
   const auto dcells_rows =
       require_optional(dcells, "dcells", reserve.sequence_dims(shape.directions * shape.H), code, "x", false);
 
   const Gradient<T> dx(wants.x, code, reserve.sequence_dims(shape.I));
   const Gradient<T> dh0(wants.h0, code, h_dims);
-  const Gradient<T> dc0(wants.c0, code, c_dims);
+  const Gradient<T> dc0(wants.c0 && has_c(shape.cell), code, c_dims);
+  const index rows = gates_of(shape.cell) * shape.H;
   const bool biased = reserve.has_b_ih || reserve.has_b_hh;
   py::list found;
   std::vector<WeightGradients<T>> weights;
   for (int at = 0; at < shape.layers * shape.directions; ++at) {
     const index inputs = at < shape.directions ? shape.I : shape.directions * Ho;
-    const Gradient<T> w_ih(wants.weight(at, 0), code, {4 * shape.H, inputs});
-    const Gradient<T> w_hh(wants.weight(at, 1), code, {4 * shape.H, Ho});
-    const Gradient<T> b(biased && wants.weight(at, 2), code, {4 * shape.H});
+    const Gradient<T> w_ih(wants.weight(at, 0), code, {rows, inputs});
+    const Gradient<T> w_hh(wants.weight(at, 1), code, {rows, Ho});
+    const bool wants_b = biased && wants.weight(at, 2);
+    const Gradient<T> b(wants_b, code, {rows});
+    const Gradient<T> b_hh(wants_b && has_two_biases(shape.cell), code, {rows});
     const Gradient<T> w_hr(shape.P > 0 && wants.weight(at, 3), code, {shape.P, shape.H});
-    weights.push_back({.w_ih = w_ih.data, .w_hh = w_hh.data, .b = b.data, .w_hr = w_hr.data});
-    found.append(py::make_tuple(w_ih.array, w_hh.array, b.array, w_hr.array));
+    weights.push_back({.w_ih = w_ih.data, .w_hh = w_hh.data, .b = b.data, .w_hr = w_hr.data, .b_hh = b_hh.data});
+    found.append(py::make_tuple(w_ih.array, w_hh.array, b.array, w_hr.array, b_hh.array));
   }
   const StackWeights<T> again(saved.weights, shape);
   BackwardArgs<T> args{
@@ -96,7 +102,7 @@ py::tuple backward_of(const Reserve& reserve, const Saved& saved, const py::obje
   {
     WithoutGil released;
     args.poll = released.poll();
-    done = backward(*reserve.isa, Cell::lstm, args);
+    done = backward(*reserve.isa, args);
   }
   if (!done) throw py::error_already_set();
   return py::make_tuple(dx.array, dh0.array, dc0.array, found);
@@ -130,8 +136,8 @@ Saved taken_back(const Reserve& reserve, const py::object& saved) {
   };
 }
 
-py::tuple lstm_backward(const Reserve& reserve, const py::object& dy, const py::object& dhn, const py::object& dcn,
-                        const py::object& wants, const py::object& saved, int threads, const py::object& dcells) {
+py::tuple backward_by(const Reserve& reserve, const py::object& dy, const py::object& dhn, const py::object& dcn,
+                      const py::object& wants, const py::object& saved, int threads, const py::object& dcells) {
   if (!reserve.saved && saved.is_none()) {
     throw py::value_error("saved: expected what release() gave, since the reserve no longer has it, got None");
   }
@@ -143,7 +149,7 @@ py::tuple lstm_backward(const Reserve& reserve, const py::object& dy, const py::
 }  // namespace
 
 void bind_backward(py::module_& module) {
-  module.def("lstm_backward", lstm_backward, py::arg("reserve"), py::arg("dy"), py::arg("dhn"), py::arg("dcn"),
+  module.def("backward", backward_by, py::arg("reserve"), py::arg("dy"), py::arg("dhn"), py::arg("dcn"),
              py::arg("wants") = py::none(), py::arg("saved") = py::none(), py::arg("threads") = 0,
              py::arg("dcells") = py::none());
 }

@@ -62,7 +62,7 @@ py::object step_of(const StepTensors& tensors, int threads) {
   {
     WithoutGil released;
     args.poll = released.poll();
-    done = forward(isa, Cell::lstm, args);
+    done = forward(isa, args);
   }
   if (!done) throw py::error_already_set();
   series.step(static_cast<double>(8 * B * H * (H + I)), args.threads.used->threads);

@@ -1,8 +1,11 @@
-// lstm_forward: check, unpack, release the GIL, call.
+// lstm_forward and its like: check, unpack, release the GIL, call.
 #include <pybind11/stl.h>
 
+#include <iterator>
 #include <memory>
 #include <optional>
+#include <string>
+#include <utility>
 
 #include "arrays.h"
 #include "bindings.h"
@@ -15,6 +18,7 @@ namespace {
 
 // How the arrays of a call are shaped and what it asks for, as Python gives it.
 struct Request {
+  CellKind kind;
   py::object x, h0, c0;
   py::list weights;    // tuples (w_ih, w_hh, b_ih, b_hh, w_hr) of the layers and directions
   py::object lengths;  // batch_sizes if packed
@@ -40,6 +44,7 @@ py::tuple forward_of(const Request& request) {
   const py::ssize_t rank = x.ndim();
   Dims lengths = packed ? require_batch_sizes(request.lengths, x.shape(0)) : Dims{};
   Shape shape{
+      .cell = request.kind.cell,
       .T = cell     ? 1
            : packed ? (lengths.empty() ? 0 : lengths[0])
                     : x.shape(0),
@@ -53,13 +58,16 @@ py::tuple forward_of(const Request& request) {
       .packed = packed,
       .weights_again = cell && request.save,
       .save = request.save.value_or(Save::gates),
+      .activation = request.kind.activation,
   };
   find_hidden_sizes<T>(request.weights, &shape);
   const StackWeights<T> weights(request.weights, shape);
   const Dims h_dims = state_dims(form, shape, hidden(shape));
   const Dims c_dims = state_dims(form, shape, shape.H);
   const py::array h0 = require(request.h0, cell ? "h" : "h0", h_dims, code, "x", true);
-  const py::array c0 = require(request.c0, cell ? "c" : "c0", c_dims, code, "x", true);
+  const bool with_c = has_c(shape.cell);
+  const auto c0 =
+      with_c ? std::optional(require(request.c0, cell ? "c" : "c0", c_dims, code, "x", true)) : std::nullopt;
   const bool ragged = !request.lengths.is_none();
   if (ragged && !packed) lengths = require_lengths(request.lengths, shape.B, shape.T);
 
@@ -67,7 +75,7 @@ py::tuple forward_of(const Request& request) {
   const index width = shape.directions * hidden(shape);
   const py::array y = empty_array(code, flat ? Dims{x.shape(0), width} : Dims{shape.T, shape.B, width});
   const py::array hn = empty_array(code, h_dims);
-  const py::array cn = empty_array(code, c_dims);
+  const auto cn = with_c ? std::optional(empty_array(code, c_dims)) : std::nullopt;
   py::object cells = py::none();
   T* cells_data = nullptr;
   if (request.cells) {
@@ -99,7 +107,7 @@ py::tuple forward_of(const Request& request) {
   }
   std::unique_ptr<Reserve> reserve;
   if (request.save) {
-    const std::size_t bytes = reserve_bytes<T>(isa, Cell::lstm, shape, args.lengths, dropout.p > 0);
+    const std::size_t bytes = reserve_bytes<T>(isa, shape, args.lengths, dropout.p > 0);
     const py::array block = request.block.is_none() ? empty_bytes(bytes) : require_bytes(request.block, bytes);
     args.reserve = data_of<std::byte>(block);
     reserve.reset(new Reserve{
@@ -120,7 +128,7 @@ py::tuple forward_of(const Request& request) {
   {
     WithoutGil released;
     args.poll = released.poll();
-    done = forward(isa, Cell::lstm, args);
+    done = forward(isa, args);
   }
   if (!done) throw py::error_already_set();
   if (!reserve) return py::make_tuple(y, hn, cn, cells, py::none());
@@ -128,13 +136,14 @@ py::tuple forward_of(const Request& request) {
   return py::make_tuple(y.attr("view")(), hn, cn, cells, std::move(reserve));
 }
 
-py::tuple lstm_forward(const py::object& x, const py::object& h0, const py::object& c0, const py::list& weights,
-                       const py::object& lengths, int layers, int directions, bool reverse, std::optional<Save> save,
-                       double dropout, std::uint64_t seed, Form form, int threads, const py::object& block, bool cells,
-                       const py::object& packed) {
+py::tuple forward_by(const CellKind& kind, const py::object& x, const py::object& h0, const py::object& c0,
+                     const py::list& weights, const py::object& lengths, int layers, int directions, bool reverse,
+                     std::optional<Save> save, double dropout, std::uint64_t seed, Form form, int threads,
+                     const py::object& block, bool cells, const py::object& packed) {
   if (cells && !save) throw py::value_error("cells: expected False without save");
   const auto run = float_dtype(x, "x") == 'f' ? forward_of<float> : forward_of<double>;
-  return run({x,
+  return run({kind,
+              x,
               h0,
               c0,
               weights,
@@ -151,13 +160,29 @@ py::tuple lstm_forward(const py::object& x, const py::object& h0, const py::obje
               packed});
 }
 
+// lstm_forward, gru_forward and so on: c0 and cn are None for cells without c.
+template <std::size_t at>
+void bind_forward_of(py::module_& module) {
+  module.def(
+      (std::string(cell_kinds[at].name) + "_forward").c_str(),
+      [](const py::object& x, const py::object& h0, const py::object& c0, const py::list& weights,
+         const py::object& lengths, int layers, int directions, bool reverse, std::optional<Save> save, double dropout,
+         std::uint64_t seed, Form form, int threads, const py::object& block, bool cells, const py::object& packed) {
+        return forward_by(cell_kinds[at], x, h0, c0, weights, lengths, layers, directions, reverse, save, dropout, seed,
+                          form, threads, block, cells, packed);
+      },
+      py::arg("x"), py::arg("h0"), py::arg("c0"), py::arg("weights"), py::arg("lengths"), py::arg("layers"),
+      py::arg("directions"), py::arg("reverse"), py::arg("save"), py::arg("dropout"), py::arg("seed"), py::arg("form"),
+      py::arg("threads") = 0, py::arg("block") = py::none(), py::arg("cells") = false, py::arg("packed") = py::none());
+}
+
+template <std::size_t... at>
+void bind_all(py::module_& module, std::index_sequence<at...>) {
+  (bind_forward_of<at>(module), ...);
+}
+
 }  // namespace
 
-void bind_forward(py::module_& module) {
-  module.def("lstm_forward", lstm_forward, py::arg("x"), py::arg("h0"), py::arg("c0"), py::arg("weights"),
-             py::arg("lengths"), py::arg("layers"), py::arg("directions"), py::arg("reverse"), py::arg("save"),
-             py::arg("dropout"), py::arg("seed"), py::arg("form"), py::arg("threads") = 0,
-             py::arg("block") = py::none(), py::arg("cells") = false, py::arg("packed") = py::none());
-}
+void bind_forward(py::module_& module) { bind_all(module, std::make_index_sequence<std::size(cell_kinds)>()); }
 
 }  // namespace lstm_fast::python

@@ -2,6 +2,7 @@
 #include "reserve.h"
 
 #include <pybind11/native_enum.h>
+#include <pybind11/stl.h>
 
 #include <memory>
 #include <string>
@@ -15,8 +16,9 @@ namespace {
 template <class T>
 py::tuple states_of(const Reserve& reserve, int layer, int direction) {
   const Shape& shape = reserve.shape;
-  const py::array gates = empty_array(reserve.code, {4, shape.T, shape.B, shape.H});
-  const py::array c = empty_array(reserve.code, {shape.T, shape.B, shape.H});
+  const py::array gates = empty_array(reserve.code, {slots_of(shape.cell), shape.T, shape.B, shape.H});
+  const auto c =
+      has_c(shape.cell) ? std::optional(empty_array(reserve.code, {shape.T, shape.B, shape.H})) : std::nullopt;
   StatesArgs<T> args{
       .shape = shape,
       .x = sequence_of<T>(reserve.saved->x),
@@ -34,7 +36,7 @@ py::tuple states_of(const Reserve& reserve, int layer, int direction) {
   {
     WithoutGil released;
     args.poll = released.poll();
-    done = states(*reserve.isa, Cell::lstm, args);
+    done = states(*reserve.isa, args);
   }
   if (!done) throw py::error_already_set();
   return py::make_tuple(gates, c);
@@ -54,7 +56,7 @@ py::ssize_t reserve_nbytes(const Reserve& reserve) {
   return reserve.saved ? reserve.saved->block.nbytes() + reserve.saved->y.nbytes() : 0;
 }
 
-// x, y (writable again) and the block: the reserve forgets them, and lstm_backward takes them back.
+// x, y (writable again) and the block: the reserve forgets them, and backward takes them back.
 py::tuple release(Reserve& reserve) {
   if (!reserve.saved) throw py::value_error("reserve: expected one that still has its arrays");
   const Saved saved = *reserve.saved;
@@ -70,14 +72,16 @@ const Isa& isa_named(const std::string& name) {
 }
 
 // A reserve without its arrays, of a forward that is known by its shape alone.
-std::unique_ptr<Reserve> describe(const std::string& isa, char code, index T, index B, index I, index H, index P,
-                                  int layers, int directions, const py::object& lengths, bool packed, double dropout,
-                                  std::uint64_t seed, bool biased) {
+std::unique_ptr<Reserve> describe(const std::string& cell, const std::string& isa, char code, index T, index B, index I,
+                                  index H, index P, int layers, int directions, const py::object& lengths, bool packed,
+                                  double dropout, std::uint64_t seed, bool biased) {
+  const CellKind& kind = cell_named(cell);
   const bool ragged = !lengths.is_none();
   const Dims found = !ragged ? Dims{} : packed ? require_batch_sizes(lengths, T) : require_lengths(lengths, B, T);
   return std::unique_ptr<Reserve>(new Reserve{
       .isa = &isa_named(isa),
-      .shape = {.T = !packed         ? T
+      .shape = {.cell = kind.cell,
+                .T = !packed         ? T
                      : found.empty() ? 0
                                      : found[0],
                 .B = B,
@@ -86,7 +90,8 @@ std::unique_ptr<Reserve> describe(const std::string& isa, char code, index T, in
                 .P = P,
                 .layers = layers,
                 .directions = directions,
-                .packed = packed},
+                .packed = packed,
+                .activation = kind.activation},
       .lengths = found,
       .ragged = ragged,
       .rows = T,
@@ -114,9 +119,10 @@ void bind_reserve(py::module_& module) {
                              [](const Reserve& reserve) { return py::make_tuple(reserve.has_b_ih, reserve.has_b_hh); })
       .def("states", reserve_states, py::arg("layer"), py::arg("direction"))
       .def("release", release);
-  module.def("describe_reserve", describe, py::arg("isa"), py::arg("code"), py::arg("steps"), py::arg("batch"),
-             py::arg("inputs"), py::arg("hidden"), py::arg("proj"), py::arg("layers"), py::arg("directions"),
-             py::arg("lengths"), py::arg("packed"), py::arg("dropout"), py::arg("seed"), py::arg("biased"));
+  module.def("describe_reserve", describe, py::arg("cell"), py::arg("isa"), py::arg("code"), py::arg("steps"),
+             py::arg("batch"), py::arg("inputs"), py::arg("hidden"), py::arg("proj"), py::arg("layers"),
+             py::arg("directions"), py::arg("lengths"), py::arg("packed"), py::arg("dropout"), py::arg("seed"),
+             py::arg("biased"));
   py::native_enum<Save>(module, "Save", "enum.Enum", "What a training forward keeps.")
       .value("gates", Save::gates)
       .value("lean", Save::lean)

@@ -1,4 +1,6 @@
 // Weights that stay packed, and streams: a stack of layers one step at a time, with such weights and states of its own.
+#include <pybind11/stl.h>
+
 #include <atomic>
 #include <memory>
 
@@ -52,12 +54,12 @@ template <class T>
 class OpenStream {
  public:
   OpenStream(const Isa& isa, const Shape& shape, const Weights<T>* weights)
-      : stream_(isa, Cell::lstm, shape, weights),
+      : stream_(isa, shape, weights),
         x_dims_{shape.B, shape.I},
         y_dims_{shape.B, hidden(shape)},
         one_x_{shape.I},
         one_y_{hidden(shape)},
-        flops_(8 * static_cast<double>(shape.B * shape.H) *
+        flops_(2 * gates_of(shape.cell) * static_cast<double>(shape.B * shape.H) *
                static_cast<double>(shape.I + (2 * shape.layers - 1) * hidden(shape))) {}
 
   py::array step(const py::handle& x_given, const py::handle& out) {
@@ -79,7 +81,7 @@ class OpenStream {
   py::tuple state() {
     const Shape& s = stream_.shape();
     const py::array h = empty_array(code, {s.layers, s.B, hidden(s)});
-    const py::array c = empty_array(code, {s.layers, s.B, s.H});
+    const auto c = has_c(s.cell) ? std::optional(empty_array(code, {s.layers, s.B, s.H})) : std::nullopt;
     const Inside inside(busy_);
     stream_.get_state(data_of<T>(h), data_of<T>(c));
     return py::make_tuple(h, c);
@@ -88,7 +90,8 @@ class OpenStream {
   void set_state(const py::handle& h_given, const py::handle& c_given) {
     const Shape& s = stream_.shape();
     const py::array h = require(h_given, "h", {s.layers, s.B, hidden(s)}, code, "the stream", true);
-    const py::array c = require(c_given, "c", {s.layers, s.B, s.H}, code, "the stream", true);
+    const auto c = has_c(s.cell) ? std::optional(require(c_given, "c", {s.layers, s.B, s.H}, code, "the stream", true))
+                                 : std::nullopt;
     const Inside inside(busy_);
     stream_.set_state(data_of<T>(h), data_of<T>(c));
   }
@@ -113,31 +116,31 @@ class OpenStream {
 };
 
 template <class T>
-py::object open_of(const py::list& weights_given, index batch, int layers) {
-  Shape shape = shape_of_weights<T>(weights_given, layers, 1);
+py::object open_of(const CellKind& kind, const py::list& weights_given, index batch, int layers) {
+  Shape shape = shape_of_weights<T>(kind, weights_given, layers, 1);
   shape.B = batch;
   const StackWeights<T> weights(weights_given, shape);
   return py::cast(std::make_unique<OpenStream<T>>(active_isa(), shape, weights.data()));
 }
 
 template <class T>
-py::object packed_of(const py::list& weights_given, int layers, int directions) {
-  const Shape shape = shape_of_weights<T>(weights_given, layers, directions);
+py::object packed_of(const CellKind& kind, const py::list& weights_given, int layers, int directions) {
+  const Shape shape = shape_of_weights<T>(kind, weights_given, layers, directions);
   const StackWeights<T> weights(weights_given, shape);
-  return py::cast(std::make_unique<PackedWeights<T>>(active_isa(), Cell::lstm, shape, weights.data()));
+  return py::cast(std::make_unique<PackedWeights<T>>(active_isa(), shape, weights.data()));
 }
 
 char dtype_of(const py::list& weights) { return float_dtype(py::tuple(weights[0])[0], "w_ih"); }
 
 // For tuples (w_ih, w_hh, b_ih, b_hh, w_hr) of the layers.
-py::object open_stream(const py::list& weights, index batch, int layers) {
-  return dtype_of(weights) == 'f' ? open_of<float>(weights, batch, layers) : open_of<double>(weights, batch, layers);
+py::object open_stream(const std::string& cell, const py::list& weights, index batch, int layers) {
+  return (dtype_of(weights) == 'f' ? open_of<float> : open_of<double>)(cell_named(cell), weights, batch, layers);
 }
 
 // The weights of layers and directions as forward of the set in use reads them.
-py::object pack_weights(const py::list& weights, int layers, int directions) {
-  return dtype_of(weights) == 'f' ? packed_of<float>(weights, layers, directions)
-                                  : packed_of<double>(weights, layers, directions);
+py::object pack_weights(const std::string& cell, const py::list& weights, int layers, int directions) {
+  return (dtype_of(weights) == 'f' ? packed_of<float> : packed_of<double>)(cell_named(cell), weights, layers,
+                                                                           directions);
 }
 
 template <class T>
@@ -155,8 +158,9 @@ void bind_stream(py::module_& module) {
   bind<double>(module, "StreamF64");
   py::class_<PackedWeights<float>>(module, "PackedF32");
   py::class_<PackedWeights<double>>(module, "PackedF64");
-  module.def("pack_weights", pack_weights, py::arg("weights"), py::arg("layers"), py::arg("directions"));
-  module.def("open_stream", open_stream, py::arg("weights"), py::arg("batch"), py::arg("layers"));
+  module.def("pack_weights", pack_weights, py::arg("cell"), py::arg("weights"), py::arg("layers"),
+             py::arg("directions"));
+  module.def("open_stream", open_stream, py::arg("cell"), py::arg("weights"), py::arg("batch"), py::arg("layers"));
 }
 
 }  // namespace lstm_fast::python

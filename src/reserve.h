@@ -2,10 +2,31 @@
 #pragma once
 
 #include <optional>
+#include <string>
 
 #include "arrays.h"
 
 namespace lstm_fast::python {
+
+// A cell as Python names it.
+struct CellKind {
+  const char* name;
+  Cell cell;
+  Activation activation;
+};
+
+inline constexpr CellKind cell_kinds[] = {
+    {"lstm", Cell::lstm, Activation::tanh},          {"gru", Cell::gru, Activation::tanh},
+    {"rnn_tanh", Cell::rnn, Activation::tanh},       {"rnn_relu", Cell::rnn, Activation::relu},
+    {"rnn_sigmoid", Cell::rnn, Activation::sigmoid}, {"rnn_identity", Cell::rnn, Activation::identity},
+};
+
+inline const CellKind& cell_named(const std::string& name) {
+  for (const CellKind& kind : cell_kinds) {
+    if (name == kind.name) return kind;
+  }
+  throw py::value_error("cell: expected the name of a cell, got '" + name + "'");
+}
 
 // How a call shapes its arrays.
 enum class Form {

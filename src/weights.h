@@ -22,9 +22,14 @@ void find_hidden_sizes(const py::list& weights, Shape* shape) {
                                       : require(first[1], "w_hh", {-1, -1}, code_of<T>(), "x", false);
   shape->H = w_sizes.shape(1);
   if (projected) shape->P = w_sizes.shape(0);
-  if (!projected && (shape->H < 1 || w_sizes.shape(0) != 4 * shape->H)) {
-    throw py::value_error("w_hh: expected shape (4H, H) with H at least 1, got (" + std::to_string(w_sizes.shape(0)) +
-                          ", " + std::to_string(shape->H) + ")");
+  const int gates = gates_of(shape->cell);
+  if (!projected && (shape->H < 1 || w_sizes.shape(0) != gates * shape->H)) {
+    throw py::value_error("w_hh: expected shape (" + (gates > 1 ? std::to_string(gates) : "") +
+                          "H, H) with H at least 1, got (" + std::to_string(w_sizes.shape(0)) + ", " +
+                          std::to_string(shape->H) + ")");
+  }
+  if (projected && shape->cell != Cell::lstm) {
+    throw py::value_error("w_hr: expected None, since only an LSTM has a projection, got an array");
   }
   if (projected && (shape->P < 1 || shape->P >= shape->H)) {
     throw py::value_error("w_hr: expected shape (P, H) with 0 < P < H, got (" + std::to_string(shape->P) + ", " +
@@ -34,9 +39,17 @@ void find_hidden_sizes(const py::list& weights, Shape* shape) {
 
 // I, H and P of a stack without input.
 template <class T>
-Shape shape_of_weights(const py::list& weights, int layers, int directions) {
+Shape shape_of_weights(const CellKind& kind, const py::list& weights, int layers, int directions) {
   const py::tuple first = weights[0];
-  Shape shape{.T = 1, .B = 1, .I = 0, .H = 0, .P = 0, .layers = layers, .directions = directions};
+  Shape shape{.cell = kind.cell,
+              .T = 1,
+              .B = 1,
+              .I = 0,
+              .H = 0,
+              .P = 0,
+              .layers = layers,
+              .directions = directions,
+              .activation = kind.activation};
   shape.I = require(first[0], "w_ih", {-1, -1}, code_of<T>(), "w_ih", false).shape(1);
   find_hidden_sizes<T>(weights, &shape);
   return shape;
@@ -47,14 +60,15 @@ template <class T>
 class StackWeights {
  public:
   StackWeights(const py::list& given, const Shape& shape) {
+    const index rows = gates_of(shape.cell) * shape.H;
     for (std::size_t at = 0; at < given.size(); ++at) {
       const py::tuple of = given[at];
       const index inputs = at < static_cast<std::size_t>(shape.directions) ? shape.I : shape.directions * hidden(shape);
       weights_.push_back({
-          .w_ih = take(of[0], "w_ih", {4 * shape.H, inputs}),
-          .w_hh = take(of[1], "w_hh", {4 * shape.H, hidden(shape)}),
-          .b_ih = take(of[2], "b_ih", {4 * shape.H}),
-          .b_hh = take(of[3], "b_hh", {4 * shape.H}),
+          .w_ih = take(of[0], "w_ih", {rows, inputs}),
+          .w_hh = take(of[1], "w_hh", {rows, hidden(shape)}),
+          .b_ih = take(of[2], "b_ih", {rows}),
+          .b_hh = take(of[3], "b_hh", {rows}),
           .w_hr = take(of[4], "w_hr", {shape.P, shape.H}),
       });
       if (!weights_.back().w_ih) throw py::type_error("w_ih: expected a numpy.ndarray, got None");

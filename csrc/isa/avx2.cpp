@@ -82,6 +82,13 @@ LF_INLINE F64 copysign(F64 size, F64 sign) {
 // The lowest bits shifted into the exponent's place.
 LF_INLINE F32 pow2(F32 bits) { return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(bits.raw), 23))}; }
 LF_INLINE F64 pow2(F64 bits) { return {_mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(bits.raw), 52))}; }
+// value where `of` is positive or NaN, else 0.
+LF_INLINE F32 where_positive(F32 of, F32 value) {
+  return {_mm256_and_ps(_mm256_cmp_ps(of.raw, _mm256_setzero_ps(), _CMP_NLE_UQ), value.raw)};
+}
+LF_INLINE F64 where_positive(F64 of, F64 value) {
+  return {_mm256_and_pd(_mm256_cmp_pd(of.raw, _mm256_setzero_pd(), _CMP_NLE_UQ), value.raw)};
+}
 // a0 b0 a1 b1 ..., lower and upper half.
 LF_INLINE void interleave(F32 a, F32 b, F32& low, F32& high) {
   const __m256 even = _mm256_unpacklo_ps(a.raw, b.raw);

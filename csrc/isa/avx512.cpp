@@ -83,6 +83,13 @@ LF_INLINE F64 copysign(F64 size, F64 sign) {
 // The lowest bits shifted into the exponent's place.
 LF_INLINE F32 pow2(F32 bits) { return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(bits.raw), 23))}; }
 LF_INLINE F64 pow2(F64 bits) { return {_mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(bits.raw), 52))}; }
+// value where `of` is positive or NaN, else 0.
+LF_INLINE F32 where_positive(F32 of, F32 value) {
+  return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(of.raw, _mm512_setzero_ps(), _CMP_NLE_UQ), value.raw)};
+}
+LF_INLINE F64 where_positive(F64 of, F64 value) {
+  return {_mm512_maskz_mov_pd(_mm512_cmp_pd_mask(of.raw, _mm512_setzero_pd(), _CMP_NLE_UQ), value.raw)};
+}
 // a0 b0 a1 b1 ..., lower and upper half.
 LF_INLINE void interleave(F32 a, F32 b, F32& low, F32& high) {
   const __m512i lower = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);

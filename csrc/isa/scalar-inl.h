@@ -39,6 +39,8 @@ struct Single {
       return {__builtin_copysign(size.raw, sign.raw)};
     }
   }
+  // value where `of` is positive or NaN, else 0.
+  friend LF_INLINE Single where_positive(Single of, Single value) { return {of.raw <= 0 ? T(0) : value.raw}; }
   // The lowest bits shifted into the exponent's place.
   friend LF_INLINE Single pow2(Single value) {
     Bits bits;

@@ -203,9 +203,9 @@ class LSTM:
                 raise ValueError(f"dy: expected shape {reserve.y_shape}, that of y, got {dy.shape}")
             dy = time_major(dy, self.batch_first)
         dhn, dcn = self._state_pair(dstate_n, ("dhn", "dcn"), "dstate_n", unbatched)
-        dx, dh0, dc0, found = _core.lstm_backward(reserve.core, dy, dhn, dcn)
+        dx, dh0, dc0, found = _core.backward(reserve.core, dy, dhn, dcn)
         parameters: dict[str, Array] = {}
-        for names, (dw_ih, dw_hh, db, dw_hr) in zip(self._names(), found, strict=True):
+        for names, (dw_ih, dw_hh, db, dw_hr, _) in zip(self._names(), found, strict=True):
             # The two biases have equal gradients, in arrays of their own.
             own = (dw_ih, dw_hh, db, None if db is None else db.copy(), dw_hr)
             parameters |= {name: gradient for name, gradient in zip(names, own, strict=True) if gradient is not None}
@@ -225,7 +225,7 @@ class LSTM:
         for array in self.parameters.values():
             array.flags.writeable = False
         try:
-            self._packed = _core.pack_weights(self._weights, self.num_layers, 1 + self.bidirectional)
+            self._packed = _core.pack_weights("lstm", self._weights, self.num_layers, 1 + self.bidirectional)
         except MemoryError:
             self.unfreeze()
             raise

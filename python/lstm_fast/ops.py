@@ -68,7 +68,7 @@ def lstm_backward(
     """
     if not isinstance(reserve, Reserve):
         raise TypeError(f"reserve: expected the Reserve of lstm_forward, got {type(reserve).__name__}")
-    dx, dh0, dc0, ((w_ih, w_hh, b, w_hr),) = _core.lstm_backward(reserve, dy, dhn, dcn)
+    dx, dh0, dc0, ((w_ih, w_hh, b, w_hr, _),) = _core.backward(reserve, dy, dhn, dcn)
     grads = {"x": dx, "h0": dh0, "c0": dc0, "w_ih": w_ih, "w_hh": w_hh}
     if b is not None:
         # The two biases have equal gradients, in arrays of their own.

@@ -26,7 +26,7 @@ class Stream:
     def __init__(self, weights: list[tuple[Any, ...]], dtype: np.dtype[Any], batch_size: int) -> None:
         self.batch_size = integer(batch_size, "batch_size", 1, 2**31)
         self._dtype = dtype
-        self._core = _core.open_stream(weights, self.batch_size, len(weights))
+        self._core = _core.open_stream("lstm", weights, self.batch_size, len(weights))
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("stream: expected what can be copied, got a Stream; open another one and set its state")

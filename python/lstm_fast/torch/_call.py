@@ -145,7 +145,7 @@ def backward(
     dy, dhn, dcn, *dcells = map(array, gradients)
     groups = grouped(wanted[3:])
     kinds = [(w_ih, w_hh, b_ih or b_hh, w_hr) for w_ih, w_hh, b_ih, b_hh, w_hr in groups]
-    dx, dh0, dc0, found = _core.lstm_backward(
+    dx, dh0, dc0, found = _core.backward(
         reserve,
         dy,
         dhn,
@@ -156,7 +156,7 @@ def backward(
         *dcells,
     )
     parameters = []
-    for (_, _, b_ih, b_hh, _), (dw_ih, dw_hh, db, dw_hr) in zip(groups, found, strict=True):
+    for (_, _, b_ih, b_hh, _), (dw_ih, dw_hh, db, dw_hr, _) in zip(groups, found, strict=True):
         # The two biases have equal gradients, in tensors of their own.
         second = db.copy() if b_ih and b_hh else db
         parameters += [dw_ih, dw_hh, db if b_ih else None, second if b_hh else None, dw_hr]

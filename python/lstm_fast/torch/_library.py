@@ -186,6 +186,7 @@ def _backward(*arguments: Any) -> list[Tensor]:
     a = Backward(*arguments)
     hidden, width = a.sizes
     reserve = _core.describe_reserve(
+        "lstm",
         bytes(a.block[-_ISA_BYTES:].tolist()).decode().strip(),
         "f" if a.x.dtype == torch.float32 else "d",
         a.x.shape[0],

@@ -1,0 +1,51 @@
+// What a cell is: a template CellOf<V> with the members below, in a file of its own. Included inside a target region,
+// once per instruction set.
+//
+//   gates           blocks of H rows of the weights
+//   apart           the last of them whose sums over x and over h stand apart, since the cell needs both
+//   carry           what it takes from step to step beside the product with h
+//   from_registers  whether it runs on the sums in a tile's registers, or later on those that the tile has stored
+//   forward         pre-activations of one unit, in the order of a gate row, and what is carried: one step
+//   next_carry      the same from activated gates, for cells that carry something
+//   backward        activated gates, what was carried into the step and out of it, and the gradients of h and of it
+//   output          for cells with a projection: what that multiplies
+//
+// A gate row has `slots` vectors for `lanes` units: first `apart` sums over x that stand apart, then those that have
+// parts from both, then `apart` over h. So the sums over x are the first `gates` slots, those over h the last.
+
+template <class V, int slots>
+struct CellStep {
+  V gates[slots];  // activated
+  V carry, h;
+};
+
+template <class V, int slots>
+struct CellGradient {
+  V dgates[slots];  // of the pre-activations
+  V dcarry;
+};
+
+// The slots that a product reads or writes, and which gate's rows of the weights belong to each.
+template <template <class> class CellOf, class V, bool from_x>
+struct Window {
+  static constexpr bool over_x = from_x;
+  static constexpr int gates = CellOf<V>::gates;
+  static constexpr int apart = CellOf<V>::apart;
+  static constexpr int slots = gates + apart;
+  static constexpr int first = over_x ? 0 : apart;
+  static constexpr int gate(int position) { return over_x ? (position + gates - apart) % gates : position; }
+  static constexpr int slot(int gate) { return over_x ? (gate + apart) % gates : gate + apart; }
+  // Whether the packed weights have a row for a bias: that over h only for gates that stand apart.
+  static constexpr bool bias_row = over_x || apart > 0;
+};
+
+template <template <class> class CellOf, class V>
+using InputWindow = Window<CellOf, V, true>;
+template <template <class> class CellOf, class V>
+using RecurrentWindow = Window<CellOf, V, false>;
+
+// Rows of plain vectors, as the projection multiplies them.
+struct PlainWindow {
+  static constexpr int gates = 1, slots = 1, first = 0;
+  static constexpr int gate(int) { return 0; }
+};
