@@ -68,8 +68,8 @@ LF_INLINE void projection_gradient(const BackwardChunk<typename V::scalar>& chun
     T* dp = chunk.dp + (chunk.first_row[step] + row) * chunk.h_stride;
     for (index k = 0; k < chunk.Ho; ++k) dp[k] = dy ? dh[k] + dy[k] : dh[k];
   }
-  product<PlainWindow, V>(chunk.dp + chunk.first_row[step] * chunk.h_stride, chunk.h_stride, chunk.w_hr_t, chunk.Ho,
-                          chunk.H, chunk.du_rows, deal, count, {0, column_blocks(chunk.H, V::lanes)});
+  product<PlainSlots, V>(chunk.dp + chunk.first_row[step] * chunk.h_stride, chunk.h_stride, chunk.w_hr_t, chunk.Ho,
+                         chunk.H, chunk.du_rows, deal, count, {0, column_blocks(chunk.H, V::lanes)});
 }
 
 template <template <class> class CellOf, class V>
@@ -84,8 +84,9 @@ void backward_cells(const BackwardChunk<typename V::scalar>& chunk, index step, 
 template <template <class> class CellOf, class V>
 void backward_product(const BackwardChunk<typename V::scalar>& chunk, index step, Part part) {
   const index count = part.rows.count(chunk.first_row[step + 1] - chunk.first_row[step]);
-  product<RecurrentWindow<CellOf, V>, V>(chunk.dgates + chunk.first_row[step] * chunk.gate_stride, chunk.gate_stride,
-                                         chunk.w_hh_t, chunk.H, chunk.Ho, chunk.dh_rows, part.rows, count, part.blocks);
+  product<typename RecurrentWindow<CellOf, V>::Own, V>(chunk.dgates + chunk.first_row[step] * chunk.gate_stride,
+                                                       chunk.gate_stride, chunk.w_hh_t, chunk.H, chunk.Ho,
+                                                       chunk.dh_rows, part.rows, count, part.blocks);
 }
 
 template <template <class> class CellOf, class V>
@@ -103,9 +104,10 @@ void backward_steps(const BackwardChunk<typename V::scalar>& chunk, RowDeal deal
 
 template <template <class> class CellOf, class V>
 void input_gradient(const BackwardChunk<typename V::scalar>& chunk, Range rows) {
-  product<InputWindow<CellOf, V>, V>(chunk.dgates + rows.begin * chunk.gate_stride, chunk.gate_stride, chunk.w_ih_t,
-                                     chunk.H, chunk.I, chunk.dx_rows + rows.begin, {0, 1, rows.end - rows.begin},
-                                     rows.end - rows.begin, {0, column_blocks(chunk.I, V::lanes)});
+  product<typename InputWindow<CellOf, V>::Own, V>(chunk.dgates + rows.begin * chunk.gate_stride, chunk.gate_stride,
+                                                   chunk.w_ih_t, chunk.H, chunk.I, chunk.dx_rows + rows.begin,
+                                                   {0, 1, rows.end - rows.begin}, rows.end - rows.begin,
+                                                   {0, column_blocks(chunk.I, V::lanes)});
 }
 
 // out [rows of M] of P panels of a packed weight gradient, `dw_panel` apart, += sum over the chunk's rows of

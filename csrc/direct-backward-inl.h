@@ -2,7 +2,7 @@
 // direct-forward-inl.h. Included inside a target region, once per instruction set.
 
 // Columns [column .. column + N vectors) of M rows of dgates times w [gates*H, K], the sum over (unit, gate).
-template <class Window, int N, class V>
+template <class Slots, int N, class V>
 struct DirectProductJob {
   using T = typename V::scalar;
   const BackwardChunk<T>& chunk;
@@ -18,11 +18,11 @@ struct DirectProductJob {
     V acc[M][N];
     LF_UNROLL for (int m = 0; m < M; ++m) { LF_UNROLL for (int n = 0; n < N; ++n) acc[m][n] = V::set(0); }
     for (index unit = 0; unit < chunk.H; ++unit) {
-      const index first = (unit / V::lanes * Window::slots + Window::first) * V::lanes + unit % V::lanes;
+      const index first = (unit / V::lanes * Slots::slots + Slots::first) * V::lanes + unit % V::lanes;
       const T* from = w + unit * K + column;
-      LF_UNROLL for (int position = 0; position < Window::gates; ++position) {
+      LF_UNROLL for (int position = 0; position < Slots::gates; ++position) {
         const index at = first + position * V::lanes;
-        const T* row_of_w = from + Window::gate(position) * chunk.H * K;
+        const T* row_of_w = from + Slots::gate(position) * chunk.H * K;
         if constexpr (N > 1) {
           accumulate(acc, a, at, 0, row_of_w, 0, 0, 1);
         } else {
@@ -36,7 +36,7 @@ struct DirectProductJob {
 };
 
 // The product of all rows in tasks that may run at once: column blocks.
-template <class Window, class V>
+template <class Slots, class V>
 struct DirectProduct {
   using T = typename V::scalar;
   static constexpr int wide = max_vectors;
@@ -58,16 +58,16 @@ struct DirectProduct {
     for (index task = own.begin; task < own.end; ++task) {
       if (packs()) {
         const ColumnBlock block = column_block<V>(K, task);
-        pack_column_block<Window, V>(w, chunk.H, K, block, packed);
+        pack_column_block<Slots, V>(w, chunk.H, K, block, packed);
         for_vectors(block.vectors,
-                    ProductBlock<Window, V>{
+                    ProductBlock<Slots, V>{
                         chunk.dgates, chunk.gate_stride, packed, chunk.H, K, block, out_rows, {0, 1, rows}, rows});
       } else if (task < wide_blocks()) {
         const index column = task * wide * V::lanes;
-        for_all_tiles<tile_rows<V>(wide)>(rows, DirectProductJob<Window, wide, V>{chunk, w, K, column, out_rows});
+        for_all_tiles<tile_rows<V>(wide)>(rows, DirectProductJob<Slots, wide, V>{chunk, w, K, column, out_rows});
       } else {
         const index column = (task + wide_blocks() * (wide - 1)) * V::lanes;
-        for_all_tiles<max_rows>(rows, DirectProductJob<Window, 1, V>{chunk, w, K, column, out_rows});
+        for_all_tiles<tile_rows<V>(1)>(rows, DirectProductJob<Slots, 1, V>{chunk, w, K, column, out_rows});
       }
     }
   }
@@ -77,8 +77,9 @@ struct DirectProduct {
 template <template <class> class CellOf, class V>
 void direct_gradients(const BackwardChunk<typename V::scalar>& chunk, const Weights<typename V::scalar>& weights,
                       bool wants_dx, Deal deal, typename V::scalar* packed) {
-  const DirectProduct<RecurrentWindow<CellOf, V>, V> dh{chunk, weights.w_hh, chunk.H, chunk.dh_rows, packed};
-  const DirectProduct<InputWindow<CellOf, V>, V> dx{chunk, weights.w_ih, chunk.I, chunk.dx_rows, packed};
+  const DirectProduct<typename RecurrentWindow<CellOf, V>::Own, V> dh{chunk, weights.w_hh, chunk.H, chunk.dh_rows,
+                                                                      packed};
+  const DirectProduct<typename InputWindow<CellOf, V>::Own, V> dx{chunk, weights.w_ih, chunk.I, chunk.dx_rows, packed};
   const index dx_tasks = wants_dx ? dx.tasks() : 0;
   TaskList tasks = own_tasks(dh.tasks() + dx_tasks, deal);
   dh.run(tasks.take(dh.tasks()));
@@ -120,7 +121,7 @@ struct OuterTileJob {
   }
 };
 
-template <class Window, class V>
+template <class Slots, class V>
 struct OuterProductJob {
   using T = typename V::scalar;
   const BackwardChunk<T>& chunk;
@@ -136,7 +137,7 @@ struct OuterProductJob {
     const T* gradients[M];
     LF_UNROLL for (int m = 0; m < M; ++m) {
       const index block = (unit + m) / V::lanes;
-      gradients[m] = chunk.dgates + (block * Window::slots + Window::slot(gate)) * V::lanes + (unit + m) % V::lanes;
+      gradients[m] = chunk.dgates + (block * Slots::slots + Slots::slot(gate)) * V::lanes + (unit + m) % V::lanes;
     }
     const T* from = packed;
     for (index nb = 0; nb < column_blocks(K, V::lanes); ++nb) {
@@ -149,14 +150,14 @@ struct OuterProductJob {
 };
 
 // The gradient of a bias, for the given units.
-template <class Window, class V>
+template <class Slots, class V>
 void direct_bias_gradient(const BackwardChunk<typename V::scalar>& chunk, Range units, typename V::scalar* db) {
   using T = typename V::scalar;
   const index count = chunk.first_row[chunk.steps];
-  for (int gate = 0; gate < Window::gates; ++gate) {
+  for (int gate = 0; gate < Slots::gates; ++gate) {
     for (index unit = units.begin; unit < units.end; ++unit) {
       const T* gradients =
-          chunk.dgates + (unit / V::lanes * Window::slots + Window::slot(gate)) * V::lanes + unit % V::lanes;
+          chunk.dgates + (unit / V::lanes * Slots::slots + Slots::slot(gate)) * V::lanes + unit % V::lanes;
       T sum = 0;
       for (index row = 0; row < count; ++row) sum += gradients[row * chunk.gate_stride];
       db[gate * chunk.H + unit] = sum;
@@ -165,14 +166,14 @@ void direct_bias_gradient(const BackwardChunk<typename V::scalar>& chunk, Range 
 }
 
 // dW [., K] = the sum over the chunk's rows, which pack_rows packs, for the given units.
-template <class Window, class V>
+template <class Slots, class V>
 void direct_outer_product(const BackwardChunk<typename V::scalar>& chunk, const typename V::scalar* const* rows,
                           index K, Range units, typename V::scalar* packed, typename V::scalar* dw) {
   const index count = chunk.first_row[chunk.steps];
   pack_rows<V>(rows, count, K, packed);
-  for (int gate = 0; gate < Window::gates; ++gate) {
-    for_all_tiles<tile_rows<V>(max_vectors)>(
-        units.end - units.begin, OuterProductJob<Window, V>{chunk, gate, units.begin, count, packed, K, dw});
+  for (int gate = 0; gate < Slots::gates; ++gate) {
+    for_all_tiles<tile_rows<V>(max_vectors)>(units.end - units.begin,
+                                             OuterProductJob<Slots, V>{chunk, gate, units.begin, count, packed, K, dw});
   }
 }
 
@@ -182,8 +183,8 @@ void direct_weight_gradient(const BackwardChunk<typename V::scalar>& chunk,
                             const WeightGradients<typename V::scalar>& dw, Range units, typename V::scalar* packed) {
   using Input = InputWindow<CellOf, V>;
   using Recurrent = RecurrentWindow<CellOf, V>;
-  if (dw.w_ih) direct_outer_product<Input, V>(chunk, chunk.x_rows, chunk.I, units, packed, dw.w_ih);
-  if (dw.w_hh) direct_outer_product<Recurrent, V>(chunk, chunk.h_rows, chunk.Ho, units, packed, dw.w_hh);
-  if (dw.b) direct_bias_gradient<Input, V>(chunk, units, dw.b);
-  if (dw.b_hh) direct_bias_gradient<Recurrent, V>(chunk, units, dw.b_hh);
+  if (dw.w_ih) direct_outer_product<typename Input::Own, V>(chunk, chunk.x_rows, chunk.I, units, packed, dw.w_ih);
+  if (dw.w_hh) direct_outer_product<typename Recurrent::Own, V>(chunk, chunk.h_rows, chunk.Ho, units, packed, dw.w_hh);
+  if (dw.b) direct_bias_gradient<typename Input::Own, V>(chunk, units, dw.b);
+  if (dw.b_hh) direct_bias_gradient<typename Recurrent::Own, V>(chunk, units, dw.b_hh);
 }

@@ -94,7 +94,7 @@ struct DirectSumsJob {
 };
 
 // The only step of a chunk for M rows and one unit block, from its packed weights.
-template <template <class> class CellOf, class V, bool save>
+template <template <class> class CellOf, class V>
 struct WholeStepJob {
   using T = typename V::scalar;
   const ForwardChunk<T>& chunk;
@@ -116,18 +116,18 @@ struct WholeStepJob {
     turn_to_h<CellOf>(acc, gates, w_hh, chunk.Ho);
     LF_UNROLL for (int m = 0; m < M; ++m) a[m] = chunk.h[0] + (row + m) * chunk.h_stride;
     accumulate(acc, a, 0, 1, w_hh, N * V::lanes, 0, chunk.Ho);
-    finish_step<CellOf, save, 1>(chunk, 0, jb, row, 1, acc);
+    finish_tile<CellOf, 1>(chunk, 0, jb, row, 1, acc);
   }
 };
 
-template <template <class> class CellOf, class V, bool save>
+template <template <class> class CellOf, class V>
 LF_INLINE void direct_unit_block(const ForwardChunk<typename V::scalar>& chunk,
                                  const Weights<typename V::scalar>& weights, index jb, typename V::scalar* packed) {
   constexpr int gates = CellOf<V>::gates;
   const index rows = chunk.first_row[1];
   if (rows <= direct_rows) {
-    for_all_tiles<max_rows>(rows, DirectSumsJob<CellOf, V>{chunk, weights, jb});
-    finish_rows<CellOf, V, save>(chunk, 0, {jb, jb + 1}, 0, 1, rows);
+    for_all_tiles<tile_rows<V>(1)>(rows, DirectSumsJob<CellOf, V>{chunk, weights, jb});
+    finish_rows<CellOf, V>(chunk, 0, {jb, jb + 1}, 0, 1, rows);
     return;
   }
   const index unit = jb * V::lanes;
@@ -135,17 +135,13 @@ LF_INLINE void direct_unit_block(const ForwardChunk<typename V::scalar>& chunk,
   pack_unit_block<InputWindow<CellOf, V>, V>(weights.w_ih, chunk.H, chunk.I, weights.b_ih, weights.b_hh, unit, packed);
   pack_unit_block<RecurrentWindow<CellOf, V>, V>(weights.w_hh, chunk.H, chunk.Ho, weights.b_ih, weights.b_hh, unit,
                                                  w_hh);
-  for_all_tiles<tile_rows<V>(gates)>(rows, WholeStepJob<CellOf, V, save>{chunk, jb, packed, w_hh});
+  for_all_tiles<tile_rows<V>(gates)>(rows, WholeStepJob<CellOf, V>{chunk, jb, packed, w_hh});
 }
 
 template <template <class> class CellOf, class V>
 void direct_step(const ForwardChunk<typename V::scalar>& chunk, const Weights<typename V::scalar>& weights,
                  Range unit_blocks, typename V::scalar* packed) {
   for (index jb = unit_blocks.begin; jb < unit_blocks.end; ++jb) {
-    if (chunk.save) {
-      direct_unit_block<CellOf, V, true>(chunk, weights, jb, packed);
-    } else {
-      direct_unit_block<CellOf, V, false>(chunk, weights, jb, packed);
-    }
+    direct_unit_block<CellOf, V>(chunk, weights, jb, packed);
   }
 }

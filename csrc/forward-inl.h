@@ -61,7 +61,7 @@ void input_product(const ForwardChunk<typename V::scalar>& chunk, const index* r
 }
 
 // out[row] = the row of a times w_t, for one column block: M rows from `row` on of those dealt.
-template <class Window, class V, int N>
+template <class Slots, class V, int N>
 struct ProductJob {
   using T = typename V::scalar;
   const T* rows;
@@ -78,13 +78,13 @@ struct ProductJob {
     LF_UNROLL for (int m = 0; m < M; ++m) a[m] = rows + deal.row(number + m) * stride;
     V acc[M][N];
     LF_UNROLL for (int m = 0; m < M; ++m) { LF_UNROLL for (int n = 0; n < N; ++n) acc[m][n] = V::set(0); }
-    accumulate_units<Window>(acc, a, w_t, H);
+    accumulate_units<Slots>(acc, a, w_t, H);
     LF_UNROLL for (int m = 0; m < M; ++m) { store_columns(acc[m], out_rows[deal.row(number + m)] + column, valid); }
   }
 };
 
 // One column block of `count` dealt rows of width `columns`.
-template <class Window, class V>
+template <class Slots, class V>
 struct ProductBlock {
   using T = typename V::scalar;
   const T* rows;
@@ -100,25 +100,25 @@ struct ProductBlock {
   LF_INLINE void run() const {
     const index valid = columns - block.first;
     for_all_tiles<tile_rows<V>(N)>(count,
-                                   ProductJob<Window, V, N>{rows, stride, w_t, H, out_rows, block.first, valid, deal});
+                                   ProductJob<Slots, V, N>{rows, stride, w_t, H, out_rows, block.first, valid, deal});
   }
 };
 
 // Column blocks of `count` dealt rows of width `columns` = rows times w_t, the sum over (unit, gate) of the window; w_t
 // as packed by pack_transposed.
-template <class Window, class V>
+template <class Slots, class V>
 void product(const typename V::scalar* rows, index stride, const typename V::scalar* w_t, index H, index columns,
              typename V::scalar* const* out_rows, RowDeal deal, index count, Range blocks) {
   for (index nb = blocks.begin; nb < blocks.end; ++nb) {
     const ColumnBlock block = column_block<V>(columns, nb);
-    const typename V::scalar* panel = w_t + H * Window::gates * block.first;
-    for_vectors(block.vectors, ProductBlock<Window, V>{rows, stride, panel, H, columns, block, out_rows, deal, count});
+    const typename V::scalar* panel = w_t + H * Slots::gates * block.first;
+    for_vectors(block.vectors, ProductBlock<Slots, V>{rows, stride, panel, H, columns, block, out_rows, deal, count});
   }
 }
 
 // The cell on M rows, `row_step` apart from `row` on, and P unit blocks from jb on. acc: their pre-activations; parts
 // from x that stand apart are in the gate rows.
-template <template <class> class CellOf, bool save, int P, class V, int M, int N>
+template <template <class> class CellOf, int P, class V, int M, int N>
 LF_INLINE void finish_step(const ForwardChunk<typename V::scalar>& chunk, index step, index jb, index row,
                            index row_step, const V (&acc)[M][N]) {
   using T = typename V::scalar;
@@ -136,6 +136,7 @@ LF_INLINE void finish_step(const ForwardChunk<typename V::scalar>& chunk, index 
   T* h = (chunk.w_hr ? chunk.u : chunk.h[(step + 1) % 2]) + row * chunk.unit_stride + unit;
   T* const* y_rows = chunk.w_hr ? nullptr : chunk.y_rows + chunk.first_row[step] + row;
   const index H = chunk.H;
+  const bool save = chunk.save;
   LF_UNROLL for (int m = 0; m < M; ++m) {
     LF_UNROLL for (int p = 0; p < P; ++p) {
       const index at = m * unit_step + p * V::lanes;
@@ -153,13 +154,13 @@ LF_INLINE void finish_step(const ForwardChunk<typename V::scalar>& chunk, index 
         const index first = unit + p * V::lanes;
         store_columns(outputs, y_rows[m * row_step] + first, H - first);
       }
-      if constexpr (save) store_gates(next.gates, own_gates);
+      if (save) store_gates(next.gates, own_gates);
     }
   }
 }
 
 // The same on what stands in the gate rows, for rows one by one.
-template <template <class> class CellOf, class V, bool save>
+template <template <class> class CellOf, class V>
 LF_NOINLINE void finish_rows(const ForwardChunk<typename V::scalar>& chunk, index step, Range unit_blocks, index row,
                              index row_step, index rows) {
   using Sums = RecurrentWindow<CellOf, V>;
@@ -170,8 +171,28 @@ LF_NOINLINE void finish_rows(const ForwardChunk<typename V::scalar>& chunk, inde
       LF_UNROLL for (int n = 0; n < Sums::gates; ++n) {
         acc[0][n] = V::load(from + (jb * Sums::slots + Sums::first + n) * V::lanes);
       }
-      finish_step<CellOf, save, 1>(chunk, step, jb, row, row_step, acc);
+      finish_step<CellOf, 1>(chunk, step, jb, row, row_step, acc);
     }
+  }
+}
+
+// The cell on a tile, from its registers or from where it leaves its sums.
+template <template <class> class CellOf, int P, class V, int M, int N>
+LF_INLINE void finish_tile(const ForwardChunk<typename V::scalar>& chunk, index step, index jb, index row,
+                           index row_step, const V (&acc)[M][N]) {
+  if constexpr (CellOf<V>::from_registers) {
+    finish_step<CellOf, P>(chunk, step, jb, row, row_step, acc);
+  } else {
+    using Sums = RecurrentWindow<CellOf, V>;
+    typename V::scalar* gates =
+        chunk.gates + (chunk.first_row[step] + row) * chunk.gate_stride + (jb * Sums::slots + Sums::first) * V::lanes;
+    LF_UNROLL for (int m = 0; m < M; ++m) {
+      LF_UNROLL for (int n = 0; n < N; ++n) {
+        const int slot = n / Sums::gates * Sums::slots + n % Sums::gates;
+        acc[m][n].store(gates + m * row_step * chunk.gate_stride + slot * V::lanes);
+      }
+    }
+    finish_rows<CellOf, V>(chunk, step, {jb, jb + P}, row, row_step, M);
   }
 }
 
@@ -210,7 +231,7 @@ LF_INLINE void turn_to_h(V (&acc)[M][N], typename V::scalar* const (&gates)[M], 
 }
 
 // One step of M dealt rows and P unit blocks from jb on: the recurrent product, then the cell on the sums in registers.
-template <template <class> class CellOf, class V, bool save>
+template <template <class> class CellOf, class V>
 struct ForwardStepJob {
   using T = typename V::scalar;
   const ForwardChunk<T>& chunk;
@@ -237,22 +258,14 @@ struct ForwardStepJob {
       }
     }
     accumulate<P>(acc, a, 0, 1, w, G * V::lanes, panel, chunk.Ho);
-    if constexpr (CellOf<V>::from_registers) {
-      finish_step<CellOf, save, P>(chunk, step, jb, row, deal.step, acc);
-    } else {
-      static_assert(Sums::slots == 1);
-      LF_UNROLL for (int m = 0; m < M; ++m) {
-        LF_UNROLL for (int p = 0; p < P; ++p) acc[m][p].store(gates + m * gate_step + p * width);
-      }
-      finish_rows<CellOf, V, save>(chunk, step, {jb, jb + P}, row, deal.step, M);
-    }
+    finish_tile<CellOf, P>(chunk, step, jb, row, deal.step, acc);
   }
 };
 
 // The same for P unit blocks and all tiles of rows.
-template <template <class> class CellOf, class V, bool save, int P>
+template <template <class> class CellOf, class V, int P>
 struct ForwardStepPanels {
-  ForwardStepJob<CellOf, V, save> job;
+  ForwardStepJob<CellOf, V> job;
 
   template <int M>
   LF_INLINE void run(index number) const {
@@ -260,7 +273,7 @@ struct ForwardStepPanels {
   }
 };
 
-template <template <class> class CellOf, class V, bool save>
+template <template <class> class CellOf, class V>
 struct ForwardStepGroup {
   const ForwardChunk<typename V::scalar>& chunk;
   index step;
@@ -269,8 +282,7 @@ struct ForwardStepGroup {
 
   template <int P>
   LF_INLINE void run(index jb) const {
-    for_all_tiles<tile_rows<V>(P * CellOf<V>::gates)>(count,
-                                                      ForwardStepPanels<CellOf, V, save, P>{{chunk, step, jb, deal}});
+    for_all_tiles<tile_rows<V>(P * CellOf<V>::gates)>(count, ForwardStepPanels<CellOf, V, P>{{chunk, step, jb, deal}});
   }
 };
 
@@ -278,7 +290,7 @@ struct ForwardStepGroup {
 template <class V, int gates>
 constexpr bool single_rows_in_pairs = V::lanes > 1 && most_panels<gates> == 1 && (V::registers == 16 || gates < 4);
 
-template <template <class> class CellOf, class V, bool save>
+template <template <class> class CellOf, class V>
 LF_INLINE void forward_step(const ForwardChunk<typename V::scalar>& chunk, index step, Part part) {
   const RowDeal deal = part.rows;
   const index active = chunk.first_row[step + 1] - chunk.first_row[step];
@@ -287,15 +299,15 @@ LF_INLINE void forward_step(const ForwardChunk<typename V::scalar>& chunk, index
   if constexpr (single_rows_in_pairs<V, CellOf<V>::gates>) {
     if (count == 1) {
       for (; jb + 2 <= part.blocks.end; jb += 2) {
-        ForwardStepJob<CellOf, V, save>{chunk, step, jb, deal}.template run_panels<1, 2>(0);
+        ForwardStepJob<CellOf, V>{chunk, step, jb, deal}.template run_panels<1, 2>(0);
       }
     }
   }
-  for_groups<CellOf<V>::gates>({jb, part.blocks.end}, ForwardStepGroup<CellOf, V, save>{chunk, step, deal, count});
+  for_groups<CellOf<V>::gates>({jb, part.blocks.end}, ForwardStepGroup<CellOf, V>{chunk, step, deal, count});
   if (chunk.w_hr) {
     typename V::scalar* const* h_rows = chunk.h_rows[(step + 1) % 2];
-    product<PlainWindow, V>(chunk.u, chunk.unit_stride, chunk.w_hr, chunk.H, chunk.Ho, h_rows, deal, count,
-                            {0, column_blocks(chunk.Ho, V::lanes)});
+    product<PlainSlots, V>(chunk.u, chunk.unit_stride, chunk.w_hr, chunk.H, chunk.Ho, h_rows, deal, count,
+                           {0, column_blocks(chunk.Ho, V::lanes)});
     for (index number = 0; number < count; ++number) {
       const index row = deal.row(number);
       for (index k = 0; k < chunk.Ho; ++k) chunk.y_rows[chunk.first_row[step] + row][k] = h_rows[row][k];
@@ -305,11 +317,5 @@ LF_INLINE void forward_step(const ForwardChunk<typename V::scalar>& chunk, index
 
 template <template <class> class CellOf, class V>
 void forward_steps(const ForwardChunk<typename V::scalar>& chunk, Range steps, Part part) {
-  for (index step = steps.begin; step < steps.end; ++step) {
-    if (chunk.save) {
-      forward_step<CellOf, V, true>(chunk, step, part);
-    } else {
-      forward_step<CellOf, V, false>(chunk, step, part);
-    }
-  }
+  for (index step = steps.begin; step < steps.end; ++step) forward_step<CellOf, V>(chunk, step, part);
 }

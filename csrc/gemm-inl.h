@@ -41,17 +41,17 @@ LF_INLINE void accumulate(V (&acc)[M][N], const typename V::scalar* const (&a)[M
   }
 }
 
-// The same with k over (unit, gate) of the window of gate rows, valid units only: the order of w_t.
-template <class Window, class V, int M, int N>
+// The same with k over (unit, gate) of the slots of gate rows, valid units only: the order of w_t.
+template <class Slots, class V, int M, int N>
 LF_INLINE void accumulate_units(V (&acc)[M][N], const typename V::scalar* const (&a)[M], const typename V::scalar* w,
                                 index H) {
-  constexpr index block = Window::slots * V::lanes;
+  constexpr index block = Slots::slots * V::lanes;
   constexpr index w_step = N * V::lanes;
-  for (index unit = 0, first = Window::first * V::lanes; unit < H; unit += V::lanes, first += block) {
+  for (index unit = 0, first = Slots::first * V::lanes; unit < H; unit += V::lanes, first += block) {
     const index valid = smaller(V::lanes, H - unit);
     for (index lane = 0; lane < valid; ++lane) {
-      accumulate(acc, a, first + lane, V::lanes, w, w_step, 0, Window::gates);
-      w += Window::gates * w_step;
+      accumulate(acc, a, first + lane, V::lanes, w, w_step, 0, Slots::gates);
+      w += Slots::gates * w_step;
     }
   }
 }
@@ -265,15 +265,15 @@ void unpack_weights(const typename V::scalar* packed, index H, index K, typename
   }
 }
 
-// One column block of w [gates*H, K] to [(unit, gate)][vector][lane], the gates in the window's order, padded with
-// zeros.
-template <class Window, class V>
+// One column block of w [gates*H, K] to [(unit, gate)][vector][lane], the gates in the order of the slots, padded
+// with zeros.
+template <class Slots, class V>
 void pack_column_block(const typename V::scalar* w, index H, index K, ColumnBlock block, typename V::scalar* packed) {
   const index width = block.vectors * V::lanes;
   const index valid = smaller(width, K - block.first);
   for (index unit = 0; unit < H; ++unit) {
-    for (int position = 0; position < Window::gates; ++position, packed += width) {
-      const typename V::scalar* from = w + (Window::gate(position) * H + unit) * K + block.first;
+    for (int position = 0; position < Slots::gates; ++position, packed += width) {
+      const typename V::scalar* from = w + (Slots::gate(position) * H + unit) * K + block.first;
       for (index k = 0; k < valid; ++k) packed[k] = from[k];
       for (index k = valid; k < width; ++k) packed[k] = 0;
     }
@@ -281,12 +281,12 @@ void pack_column_block(const typename V::scalar* w, index H, index K, ColumnBloc
 }
 
 // w [gates*H, K] to w_t [nb][(unit, gate)][vector][lane] with K outputs, padded with zeros.
-template <class Window, class V>
+template <class Slots, class V>
 void pack_transposed(const typename V::scalar* w, index H, index K, typename V::scalar* packed) {
   for (index nb = 0; nb < column_blocks(K, V::lanes); ++nb) {
     const ColumnBlock block = column_block<V>(K, nb);
-    pack_column_block<Window, V>(w, H, K, block, packed);
-    packed += H * Window::gates * block.vectors * V::lanes;
+    pack_column_block<Slots, V>(w, H, K, block, packed);
+    packed += H * Slots::gates * block.vectors * V::lanes;
   }
 }
 

@@ -4,6 +4,28 @@
 // h before every step is known, so nothing else is sequential. Every sum runs over the same k in the same order as in
 // forward, x before h, so the bits are the same.
 
+// The activated gates of one row and unit block, from sums over h and the parts from x that are in the gate row.
+template <template <class> class CellOf, class V, int N>
+LF_INLINE void activate(const V (&acc)[N], typename V::scalar* gates, Activation activation) {
+  using Sums = RecurrentWindow<CellOf, V>;
+  V sums[Sums::slots];
+  LF_UNROLL for (int n = 0; n < Sums::first; ++n) sums[n] = V::load(gates + n * V::lanes);
+  LF_UNROLL for (int n = 0; n < N; ++n) sums[Sums::first + n] = acc[n];
+  // What is carried into the step is not known yet. Of the whole cell only the gates are wanted, and computed.
+  store_gates(CellOf<V>::forward(sums, V::set(0), activation).gates, gates);
+}
+
+// The same on what stands in the gate rows, for rows one by one.
+template <template <class> class CellOf, class V>
+LF_NOINLINE void activate_rows(typename V::scalar* const* gates, index rows, Activation activation) {
+  using Sums = RecurrentWindow<CellOf, V>;
+  for (index row = 0; row < rows; ++row) {
+    V acc[Sums::gates];
+    LF_UNROLL for (int n = 0; n < Sums::gates; ++n) acc[n] = V::load(gates[row] + (Sums::first + n) * V::lanes);
+    activate<CellOf>(acc, gates[row], activation);
+  }
+}
+
 // The activated gates of M of the listed rows and one unit block.
 template <template <class> class CellOf, class V>
 struct RecomputeGatesJob {
@@ -29,12 +51,11 @@ struct RecomputeGatesJob {
     turn_to_h<CellOf>(acc, gates, w_hh, chunk.Ho);
     LF_UNROLL for (int m = 0; m < M; ++m) a[m] = chunk.h_rows[rows[number + m]];
     accumulate(acc, a, 0, 1, w_hh, width, 0, chunk.Ho);
-    LF_UNROLL for (int m = 0; m < M; ++m) {
-      V sums[Sums::slots];
-      LF_UNROLL for (int n = 0; n < Sums::first; ++n) sums[n] = V::load(gates[m] + n * V::lanes);
-      LF_UNROLL for (int n = 0; n < G; ++n) sums[Sums::first + n] = acc[m][n];
-      // What is carried into the step is not known yet. Of the whole cell only the gates are wanted, and computed.
-      store_gates(CellOf<V>::forward(sums, V::set(0), chunk.activation).gates, gates[m]);
+    if constexpr (CellOf<V>::from_registers) {
+      LF_UNROLL for (int m = 0; m < M; ++m) activate<CellOf>(acc[m], gates[m], chunk.activation);
+    } else {
+      LF_UNROLL for (int m = 0; m < M; ++m) store_gates(acc[m], gates[m] + Sums::first * V::lanes);
+      activate_rows<CellOf, V>(gates, M, chunk.activation);
     }
   }
 };

@@ -25,27 +25,33 @@ struct CellGradient {
   V dcarry;
 };
 
-// The slots that a product reads or writes, and which gate's rows of the weights belong to each.
-template <template <class> class CellOf, class V, bool from_x>
-struct Window {
+// The slots that a product reads or writes, and which gate's rows of the weights belong to each. Products depend on
+// nothing else, so that cells share them.
+template <int of_gates, int of_slots, int first_slot, int turn>
+struct Slots {
+  static constexpr int gates = of_gates;
+  static constexpr int slots = of_slots;
+  static constexpr int first = first_slot;
+  static constexpr int gate(int position) { return (position + turn) % gates; }
+  static constexpr int slot(int gate) { return first + (gate + gates - turn) % gates; }
+};
+
+// Rows of plain vectors, as the projection multiplies them.
+using PlainSlots = Slots<1, 1, 0, 0>;
+
+// The sums over x or over h, and what the packed weights have beside the weights.
+template <int of_gates, int of_apart, bool from_x>
+struct Window
+    : Slots<of_gates, of_gates + of_apart, from_x ? 0 : of_apart, from_x ? (of_gates - of_apart) % of_gates : 0> {
+  using Own =
+      Slots<of_gates, of_gates + of_apart, from_x ? 0 : of_apart, from_x ? (of_gates - of_apart) % of_gates : 0>;
   static constexpr bool over_x = from_x;
-  static constexpr int gates = CellOf<V>::gates;
-  static constexpr int apart = CellOf<V>::apart;
-  static constexpr int slots = gates + apart;
-  static constexpr int first = over_x ? 0 : apart;
-  static constexpr int gate(int position) { return over_x ? (position + gates - apart) % gates : position; }
-  static constexpr int slot(int gate) { return over_x ? (gate + apart) % gates : gate + apart; }
-  // Whether the packed weights have a row for a bias: that over h only for gates that stand apart.
+  static constexpr int apart = of_apart;
+  // Whether there is a row for a bias: over h only for gates that stand apart.
   static constexpr bool bias_row = over_x || apart > 0;
 };
 
 template <template <class> class CellOf, class V>
-using InputWindow = Window<CellOf, V, true>;
+using InputWindow = Window<CellOf<V>::gates, CellOf<V>::apart, true>;
 template <template <class> class CellOf, class V>
-using RecurrentWindow = Window<CellOf, V, false>;
-
-// Rows of plain vectors, as the projection multiplies them.
-struct PlainWindow {
-  static constexpr int gates = 1, slots = 1, first = 0;
-  static constexpr int gate(int) { return 0; }
-};
+using RecurrentWindow = Window<CellOf<V>::gates, CellOf<V>::apart, false>;

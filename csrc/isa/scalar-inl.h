@@ -1,11 +1,11 @@
 // One element a vector: the oracle for all the others, and the kernel for every other CPU. Included inside a target
 // region.
 
-template <class T, class Bits, int exponent_shift>
+template <class T, class Bits, int exponent_shift, int of_registers>
 struct Single {
   using scalar = T;
   static constexpr int lanes = 1;
-  static constexpr int registers = 16;
+  static constexpr int registers = of_registers;
   static constexpr int columns = 1;
   T raw;
 
@@ -54,7 +54,7 @@ struct Single {
   friend LF_INLINE void interleave(Single a, Single b, Single& low, Single& high) { low = a, high = b; }
 };
 
-using F32 = Single<float, std::uint32_t, 23>;
-using F64 = Single<double, std::uint64_t, 52>;
+using F32 = Single<float, std::uint32_t, 23, LF_SCALAR_REGISTERS>;
+using F64 = Single<double, std::uint64_t, 52, LF_SCALAR_REGISTERS>;
 
 #include "../kernels-inl.h"

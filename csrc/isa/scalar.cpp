@@ -4,6 +4,13 @@
 #include "../kernels.h"
 #include "target.h"
 
+// Where fma is a library call only the size of the code counts: tiles of one row.
+#if defined(__FP_FAST_FMA)
+#define LF_SCALAR_REGISTERS 16
+#else
+#define LF_SCALAR_REGISTERS 4
+#endif
+
 namespace lstm_fast::scalar {
 namespace {
 #include "scalar-inl.h"
@@ -17,6 +24,9 @@ constexpr Isa isa_scalar{"scalar", scalar::usable, scalar::isa_kernels<scalar::F
 }
 
 #if defined(__x86_64__)
+#undef LF_SCALAR_REGISTERS
+#define LF_SCALAR_REGISTERS 16
+
 LF_BEGIN_TARGET("fma")
 
 namespace lstm_fast::scalar_fma {
