@@ -23,6 +23,8 @@ LF_INLINE void cell_gradient(const BackwardChunk<typename V::scalar>& chunk, ind
     const T* dh_carry = projected ? chunk.du + row * chunk.unit_stride : chunk.dh + row * chunk.h_stride;
     T* dc = carries ? chunk.dc + row * chunk.unit_stride : nullptr;
     T* u = projected ? chunk.u + chunk_row * chunk.unit_stride : nullptr;
+    const bool reset = chunk.resets && chunk.resets[chunk_row];
+    const bool cut = chunk.cuts && chunk.cuts[chunk_row];
     for (index unit = units.begin; unit < units.end; unit += V::lanes, gates += width, dgates += width) {
       V dh = V::load(dh_carry + unit);
       if (dy) dh = add(dh, load_valid<V>(dy + unit, chunk.H - unit));
@@ -30,18 +32,26 @@ LF_INLINE void cell_gradient(const BackwardChunk<typename V::scalar>& chunk, ind
       LF_UNROLL for (int n = 0; n < slots; ++n) activated[n] = V::load(gates + n * V::lanes);
       V before = V::set(0), after = V::set(0), dcarry = V::set(0);
       if constexpr (carries) {
-        before = V::load(c_prev + unit);
+        if (!reset) before = V::load(c_prev + unit);
         after = V::load(c + unit);
         dcarry = V::load(dc + unit);
       }
+      if constexpr (Cell::carry == Carry::h) dh = add(dh, dcarry);
+      if (!projected && chunk.grad_clip > 0) dh = clipped(dh, chunk.grad_clip);
       const auto gradient = Cell::backward(activated, before, after, dh, dcarry, chunk.activation);
-      if constexpr (carries) gradient.dcarry.store(dc + unit);
+      if constexpr (carries) (cut ? V::set(0) : gradient.dcarry).store(dc + unit);
       store_gates(gradient.dgates, dgates);
       if constexpr (Cell::carry == Carry::c) {
         if (u) Cell::output(activated, after).store(u + unit);
       }
     }
   }
+}
+
+// The bound stands first: a NaN stays one.
+template <class V>
+LF_INLINE V clipped(V gradient, typename V::scalar bound) {
+  return min(V::set(bound), max(V::set(-bound), gradient));
 }
 
 // What reaches c after a step from outside joins what comes from the step after.
@@ -66,7 +76,13 @@ LF_INLINE void projection_gradient(const BackwardChunk<typename V::scalar>& chun
     const T* dy = chunk.dy_rows ? chunk.dy_rows[chunk.first_row[step] + row] : nullptr;
     const T* dh = chunk.dh + row * chunk.h_stride;
     T* dp = chunk.dp + (chunk.first_row[step] + row) * chunk.h_stride;
-    for (index k = 0; k < chunk.Ho; ++k) dp[k] = dy ? dh[k] + dy[k] : dh[k];
+    for (index k = 0; k < chunk.Ho; k += V::lanes) {
+      V sum = V::load(dh + k);
+      if (dy) sum = add(sum, load_valid<V>(dy + k, chunk.Ho - k));
+      if (chunk.grad_clip > 0) sum = clipped(sum, chunk.grad_clip);
+      const V gradient[1] = {sum};
+      store_columns(gradient, dp + k, chunk.Ho - k);
+    }
   }
   product<PlainSlots, V>(chunk.dp + chunk.first_row[step] * chunk.h_stride, chunk.h_stride, chunk.w_hr_t, chunk.Ho,
                          chunk.H, chunk.du_rows, deal, count, {0, column_blocks(chunk.H, V::lanes)});
@@ -87,6 +103,14 @@ void backward_product(const BackwardChunk<typename V::scalar>& chunk, index step
   product<typename RecurrentWindow<CellOf, V>::Own, V>(chunk.dgates + chunk.first_row[step] * chunk.gate_stride,
                                                        chunk.gate_stride, chunk.w_hh_t, chunk.H, chunk.Ho,
                                                        chunk.dh_rows, part.rows, count, part.blocks);
+  if (!chunk.cuts) return;
+  const index first = column_block<V>(chunk.Ho, part.blocks.begin).first;
+  const index end = smaller(chunk.Ho, column_block<V>(chunk.Ho, part.blocks.end).first);
+  for (index number = 0; number < count; ++number) {
+    const index row = part.rows.row(number);
+    if (!chunk.cuts[chunk.first_row[step] + row]) continue;
+    for (index k = first; k < end; ++k) chunk.dh_rows[row][k] = 0;
+  }
 }
 
 template <template <class> class CellOf, class V>

@@ -100,6 +100,7 @@ class BackwardPass {
     if (!direct && turn.mine()) std::fill_n(work.dw_ih, g.gates * g.padded_H * (g.I + 1), T(0));
     if (!direct && turn.mine()) std::fill_n(work.dw_hh, g.gates * g.padded_H * g.recurrent_rows, T(0));
     if (turn.mine()) std::fill_n(work.dw_hr, g.P * g.padded_H, T(0));
+    if (turn.mine()) std::fill_n(work.zeros, g.h_stride, T(0));
     if (turn.mine()) {
       const T* dhn = args_.dhn ? args_.dhn + state * g.B * g.Ho : nullptr;
       const T* dcn = args_.dcn ? args_.dcn + state * g.B * g.H : nullptr;
@@ -174,13 +175,16 @@ class BackwardPass {
         .panel_h = work.panel_h,
         .panel_p = work.panel_p,
         .activation = plan_.shape.activation,
+        .resets = args_.aids.resets ? work.resets : nullptr,
+        .cuts = cuts() ? work.cuts : nullptr,
+        .grad_clip = static_cast<T>(args_.aids.grad_clip),
     };
     first_row[0] = 0;
     for (auto span = schedule.spans().rbegin(); span != schedule.spans().rend(); ++span) {
       if (company.halted(everybody, crew)) return;
       place_rows(place, work, *span);
       chunk.steps = span->steps;
-      if (lean) again.fill(plan_, g, reserve, *span, {first_row, work.x_rows, work.h_rows}, crew, own);
+      if (lean) again.fill(plan_, g, reserve, *span, {first_row, work.x_rows, work.h_rows, chunk.resets}, crew, own);
       const Deal deal{crew.id(), crew.size()};
       if (plan_.copies_weights()) {
         run_steps(chunk, crew, own, part);
@@ -213,6 +217,8 @@ class BackwardPass {
       if (args_.dc0) std::copy_n(work.dc + b * g.unit_stride, g.H, args_.dc0 + out * g.H);
     }
   }
+
+  bool cuts() const { return args_.aids.truncate > 0 || args_.aids.resets; }
 
   void run_steps(const BackwardChunk<T>& chunk, const Crew& crew, RowDeal own, Part part) const {
     if (!plan_.split_units) {
@@ -264,7 +270,11 @@ class BackwardPass {
         const index t = plan_.time(place.direction, step, b);
         const index original = schedule.original(b);
         work.x_rows[row + b] = schedule.find(place.x, t, original);
-        work.h_rows[row + b] = plan_.h_before(place.h0, place.y, place.direction, step, b);
+        const bool reset = args_.aids.resets && args_.aids.resets[t * shape.B + original];
+        const bool truncated = args_.aids.truncate > 0 && step > 0 && step % args_.aids.truncate == 0;
+        work.resets[row + b] = reset;
+        work.cuts[row + b] = reset || truncated;
+        work.h_rows[row + b] = reset ? work.zeros : plan_.h_before(place.h0, place.y, place.direction, step, b);
         work.dy_rows[row + b] =
             place.dy.data ? schedule.find(place.dy, t, original) + place.direction * plan_.Ho : nullptr;
         if (place.dcells.data) {
@@ -292,7 +302,7 @@ class BackwardPass {
 
 template <class T>
 bool backward(const Isa& isa, const BackwardArgs<T>& args) {
-  const Plan<T> plan(isa, args.shape, args.lengths, Pass::backward, args.threads);
+  const Plan<T> plan(isa, args.shape, args.lengths, Pass::backward, args.threads, args.aids.resets != nullptr);
   BackwardPass<T> pass(plan, args);
   Company company(plan.threads, args.threads, args.poll);
   company.run(pass, plan.split_units);

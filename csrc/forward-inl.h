@@ -137,6 +137,7 @@ LF_INLINE void finish_step(const ForwardChunk<typename V::scalar>& chunk, index 
   T* const* y_rows = chunk.w_hr ? nullptr : chunk.y_rows + chunk.first_row[step] + row;
   const index H = chunk.H;
   const bool save = chunk.save;
+  const std::uint8_t* resets = chunk.resets ? chunk.resets + chunk.first_row[step] + row : nullptr;
   LF_UNROLL for (int m = 0; m < M; ++m) {
     LF_UNROLL for (int p = 0; p < P; ++p) {
       const index at = m * unit_step + p * V::lanes;
@@ -145,7 +146,9 @@ LF_INLINE void finish_step(const ForwardChunk<typename V::scalar>& chunk, index 
       LF_UNROLL for (int n = 0; n < Cell::apart; ++n) sums[n] = V::load(own_gates + n * V::lanes);
       LF_UNROLL for (int n = 0; n < G; ++n) sums[Cell::apart + n] = acc[m][p * G + n];
       V carried = V::set(0);
-      if constexpr (carries) carried = V::load(c_prev + at);
+      if constexpr (carries) {
+        if (!resets || !resets[m * row_step]) carried = V::load(c_prev + at);
+      }
       const auto next = Cell::forward(sums, carried, chunk.activation);
       if constexpr (carries) next.carry.store(c + at);
       next.h.store(h + at);
@@ -295,6 +298,15 @@ LF_INLINE void forward_step(const ForwardChunk<typename V::scalar>& chunk, index
   const RowDeal deal = part.rows;
   const index active = chunk.first_row[step + 1] - chunk.first_row[step];
   const index count = deal.count(active);
+  if (chunk.resets) {
+    for (index number = 0; number < count; ++number) {
+      const index row = deal.row(number);
+      typename V::scalar* h = chunk.h[step % 2] + row * chunk.h_stride;
+      if (chunk.resets[chunk.first_row[step] + row]) {
+        for (index k = 0; k < chunk.Ho; ++k) h[k] = 0;
+      }
+    }
+  }
   index jb = part.blocks.begin;
   if constexpr (single_rows_in_pairs<V, CellOf<V>::gates>) {
     if (count == 1) {

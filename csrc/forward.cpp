@@ -155,12 +155,16 @@ class ForwardPass {
         .h_rows = {nullptr, nullptr},
         .save = keeps_gates(),
         .activation = plan_.shape.activation,
+        .resets = nullptr,
     };
     for (const Span& span : schedule.spans()) {
-      T** const y_rows = work.y_rows[(&span - schedule.spans().data()) % 2];
-      index products = place_rows(place, span, y_rows);
+      const auto turns = (&span - schedule.spans().data()) % 2;
+      T** const y_rows = work.y_rows[turns];
+      std::uint8_t* const resets = args_.resets ? work.resets[turns] : nullptr;
+      index products = place_rows(place, span, y_rows, resets);
       chunk.steps = span.steps;
       chunk.y_rows = y_rows;
+      chunk.resets = resets;
       chunk.gates = keeps_gates() ? reserve.gates + span.first_row * g.gate_stride : work.gates;
       for (int parity = 0; parity < 2; ++parity) {
         chunk.h[parity] = work.h[(span.step + parity) % 2];
@@ -215,7 +219,7 @@ class ForwardPass {
 
   // Where the participant's rows of a chunk stand. Returns how many of them it is already known to take the input
   // product of.
-  index place_rows(const Place& place, const Span& span, T** y_rows) const {
+  index place_rows(const Place& place, const Span& span, T** y_rows, std::uint8_t* resets) const {
     const Schedule& schedule = plan_.schedule;
     const index after_c0 = plan_.shape.B + span.first_row;
     index row = 0;
@@ -234,6 +238,7 @@ class ForwardPass {
         place.x_rows[row + b] = schedule.find(place.x, t, original);
         if (place.own_product) place.product_rows[products++] = row + b;
         y_rows[row + b] = place.y + schedule.sequence_row(t, original) * plan_.width;
+        if (resets) resets[row + b] = args_.resets[t * plan_.shape.B + original];
       }
       row += active;
     }
@@ -309,7 +314,8 @@ std::size_t reserve_bytes(const Isa& isa, const Shape& shape, const index* lengt
 
 template <class T>
 bool forward(const Isa& isa, const ForwardArgs<T>& args) {
-  const Plan<T> plan(isa, args.shape, args.lengths, Pass::forward, args.threads, args.packed != nullptr);
+  const Plan<T> plan(isa, args.shape, args.lengths, Pass::forward, args.threads, args.resets != nullptr,
+                     args.packed != nullptr);
   ForwardPass<T> pass(plan, args);
   Company company(plan.threads, args.threads, args.poll);
   company.run(pass, plan.split_units);

@@ -54,6 +54,7 @@ struct ForwardChunk {
   T* const* h_rows[2];  // the rows of h
   bool save;
   Activation activation;
+  const std::uint8_t* resets;  // of every row of the chunk: whether its state before the step is zero; null: none is
 };
 
 // Rows run in processing order: the chunk's last step first.
@@ -92,6 +93,9 @@ struct BackwardChunk {
   T* panel_h;  // [Ho][rows], or one more with a bias of its own
   T* panel_p;  // [P][rows]
   Activation activation;
+  const std::uint8_t* resets;  // of every row: whether what was carried into its step is zero; null: none is
+  const std::uint8_t* cuts;    // of every row: whether the gradient of its state before the step is; null: none is
+  T grad_clip;                 // of the gradient of h after a step; 0: none
 };
 
 // A chunk of which forward kept c before its first step only. Rows run in processing order, as in BackwardChunk.
@@ -108,6 +112,7 @@ struct RecomputeChunk {
   T* gates;  // out: activated
   T* c;  // row r: out, the state after row r of the chunk; from first_row[steps] on: in, the states before the chunk
   Activation activation;
+  const std::uint8_t* resets;  // as in BackwardChunk
 };
 
 // A participant's number and how many there are.

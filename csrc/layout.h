@@ -215,8 +215,9 @@ struct ForwardWorkspace {
   T** y_rows[2];     // of chunks in turn: a slower thread may still write through those of the chunk before
   index* first_row;  // [threads][steps+1]
   index* c_row;
-  index* product_rows;  // [threads][chunk_rows]
-  T* gates;             // of one chunk; unused in training, where the reserve has all
+  index* product_rows;      // [threads][chunk_rows]
+  std::uint8_t* resets[2];  // as y_rows
+  T* gates;                 // of one chunk; unused in training, where the reserve has all
   T* c;
   T* direct_panel;  // [threads]
 
@@ -233,6 +234,7 @@ struct ForwardWorkspace {
         first_row(arena.take<index>({threads, g.chunk_steps + 1})),
         c_row(arena.take<index>({threads, g.chunk_steps + 1})),
         product_rows(arena.take<index>({threads, g.chunk_rows})),
+        resets{arena.take<std::uint8_t>({g.chunk_rows}), arena.take<std::uint8_t>({g.chunk_rows})},
         gates(arena.take<T>({save ? 0 : g.chunk_rows, g.gate_stride})),
         c(arena.take<T>({save ? 0 : g.B, g.carry_stride})),
         direct_panel(arena.take<T>({direct ? threads : 0, g.direct_panel()})) {}
@@ -254,6 +256,9 @@ struct BackwardWorkspace {
   const T** dc_rows;
   const T** x_rows;
   const T** h_rows;
+  std::uint8_t* resets;
+  std::uint8_t* cuts;
+  T* zeros;          // a row of h
   index* first_row;  // [threads][4][steps+1]: first_row, saved_row, c_row, c_next_row
   T* dw_ih;
   T* dw_hh;
@@ -279,6 +284,9 @@ struct BackwardWorkspace {
         dc_rows(arena.take<const T*>({g.chunk_rows})),
         x_rows(arena.take<const T*>({g.chunk_rows})),
         h_rows(arena.take<const T*>({g.chunk_rows})),
+        resets(arena.take<std::uint8_t>({g.chunk_rows})),
+        cuts(arena.take<std::uint8_t>({g.chunk_rows})),
+        zeros(arena.take<T>({g.h_stride})),
         first_row(arena.take<index>({threads, 4, g.chunk_steps + 1})),
         dw_ih(arena.take<T>({direct ? 0 : g.gates, g.padded_H, g.I + 1})),
         dw_hh(arena.take<T>({direct ? 0 : g.gates, g.padded_H, g.recurrent_rows})),

@@ -154,6 +154,19 @@ struct Dropout {
   std::uint64_t seed = 0;
 };
 
+// What training may do to the state and its gradient on the way.
+struct Aids {
+  // Before steps k, 2k, ... of a row, counted from its own start in the direction of the layer, the gradient of its
+  // state is cut; 0: never.
+  index truncate = 0;
+  // The gradient that reaches h after a step, from y and from the step after, is clipped to [-grad_clip, grad_clip]
+  // before the step; 0: never.
+  double grad_clip = 0;
+  // [T,B] in the caller's order: before the step that reads x[t] of row b its state is zeroed, and the gradient of what
+  // it was is 0; null: never.
+  const std::uint8_t* resets = nullptr;
+};
+
 // Work is split into outputs among threads, sums never.
 struct Range {
   index begin, end;
@@ -180,6 +193,7 @@ struct ForwardArgs {
   T* cells = nullptr;  // [T,B,D*H] c after every step of the last layer; null: not wanted. Needs a reserve
   // These weights, packed for this instruction set; null: they are packed at every call.
   const PackedWeights<T>* packed = nullptr;
+  const std::uint8_t* resets = nullptr;  // as in Aids
 };
 
 template <class T>
@@ -201,6 +215,7 @@ struct BackwardArgs {
   Poll poll;
   Sequence<T> dcells = {nullptr, 0, 0};       // data null: zero
   const Weights<T>* weights_again = nullptr;  // [L*D], if the shape says so
+  Aids aids;
 };
 
 // The activated gates of forward and what it carried from step to step, in plain layout: gates [slots(cell),T,B,H],
@@ -219,6 +234,7 @@ struct StatesArgs {
   T* gates;
   T* c;
   Poll poll;
+  const std::uint8_t* resets = nullptr;
 };
 
 // Whether it has c: the others carry h alone.

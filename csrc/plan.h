@@ -19,14 +19,17 @@ struct Plan {
   bool split_directions;     // one crew for each
   bool split_units = false;  // among the participants of a crew, in place of rows
   bool packed;               // whether the weights are, before the call
+  bool resets;               // whether states may be zeroed between steps
   index Ho, width;           // of h, of y
 
-  Plan(const Isa& isa, const Shape& s, const index* lengths, Pass of, const Threads& wanted, bool are_packed = false)
+  Plan(const Isa& isa, const Shape& s, const index* lengths, Pass of, const Threads& wanted, bool has_resets = false,
+       bool are_packed = false)
       : kernels(isa.kernels<T>().of(s.cell)),
         shape(s),
         schedule(s, lengths),
         pass(of),
         packed(are_packed),
+        resets(has_resets),
         Ho(s.P > 0 ? s.P : s.H),
         width(s.directions * Ho) {
     product_of({s.layers, s.directions, 2, std::max<index>(width, 1), std::max<index>(s.B, 1)});
@@ -37,7 +40,7 @@ struct Plan {
 
   bool single_step() const { return shape.T == 1 && shape.P == 0; }
   // Whether it packs no weights as a whole: see direct-forward-inl.h.
-  bool direct() const { return single_step() && !packed; }
+  bool direct() const { return single_step() && !packed && !resets; }
 
   // Whether backward computes the gates again.
   bool lean() const { return shape.save == Save::lean && !single_step(); }
@@ -123,7 +126,7 @@ struct Plan {
   // Whether so many threads are faster when they share out units, and wait for each other at every step.
   bool units_pay(int count, const Threads& wanted) const {
     const int crew = shape.directions == 2 ? count / 2 : count;
-    if (shape.P > 0 || direct() || crew < 2 || schedule.rows() == 0) return false;
+    if (shape.P > 0 || resets || direct() || crew < 2 || schedule.rows() == 0) return false;
     if (wanted.split != Split::faster) return wanted.split == Split::units;
     const index shares = pass == Pass::forward ? ceil_div(blocks(), line_blocks()) : blocks();
     const double part = static_cast<double>(ceil_div(shares, crew)) / static_cast<double>(shares);

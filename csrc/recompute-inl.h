@@ -79,10 +79,11 @@ void recompute_cells(const RecomputeChunk<typename V::scalar>& chunk, RowDeal de
       const T* gates = chunk.gates + (chunk.first_row[step] + row) * chunk.gate_stride;
       const T* c_prev = chunk.c + (chunk.first_row[step + 1] + row) * chunk.unit_stride;
       T* c = chunk.c + (chunk.first_row[step] + row) * chunk.unit_stride;
+      const bool reset = chunk.resets && chunk.resets[chunk.first_row[step] + row];
       for (index unit = 0; unit < chunk.H; unit += V::lanes, gates += slots * V::lanes) {
         V activated[slots];
         LF_UNROLL for (int n = 0; n < slots; ++n) activated[n] = V::load(gates + n * V::lanes);
-        CellOf<V>::next_carry(activated, V::load(c_prev + unit)).store(c + unit);
+        CellOf<V>::next_carry(activated, reset ? V::set(0) : V::load(c_prev + unit)).store(c + unit);
       }
     }
   }

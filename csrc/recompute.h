@@ -11,6 +11,7 @@ struct PlacedRows {
   const index* first_row;
   const T* const* x_rows;
   const T* const* h_rows;
+  const std::uint8_t* resets;  // null: none
 };
 
 // Gates and c of one chunk.
@@ -43,6 +44,7 @@ struct RecomputeWorkspace {
         .gates = gates,
         .c = c,
         .activation = plan.shape.activation,
+        .resets = rows.resets,
     };
     const bool own_products = plan.own_products(crew);
     if (!own_products) crew.wait();

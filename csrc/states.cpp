@@ -49,11 +49,13 @@ class StatesPass {
     std::vector<index> first_row(static_cast<std::size_t>(g_.chunk_steps + 1));
     std::vector<const T*> x_rows(static_cast<std::size_t>(g_.chunk_rows));
     std::vector<const T*> h_rows(static_cast<std::size_t>(g_.chunk_rows));
+    std::vector<std::uint8_t> resets(static_cast<std::size_t>(g_.chunk_rows));
+    const std::vector<T> zeros(static_cast<std::size_t>(g_.h_stride));
     const Crew alone(0, 1, nullptr);
     for (const Span& span : plan_.schedule.spans()) {
       if (stopped()) return false;
-      place_rows(span, first_row.data(), x_rows.data(), h_rows.data());
-      work.fill(plan_, g_, reserve_, span, {first_row.data(), x_rows.data(), h_rows.data()}, alone,
+      place_rows(span, first_row.data(), x_rows.data(), h_rows.data(), resets.data(), zeros.data());
+      work.fill(plan_, g_, reserve_, span, {first_row.data(), x_rows.data(), h_rows.data(), resets.data()}, alone,
                 plan_.rows_of(alone));
       for (index s = 0; s < span.steps; ++s) {
         const index row = first_row[static_cast<std::size_t>(s)];
@@ -63,7 +65,8 @@ class StatesPass {
     return true;
   }
 
-  void place_rows(const Span& span, index* first_row, const T** x_rows, const T** h_rows) const {
+  void place_rows(const Span& span, index* first_row, const T** x_rows, const T** h_rows, std::uint8_t* resets,
+                  const T* zeros) const {
     const Sequence<T> x = stack_.input(plan_, args_.x, args_.layer);
     const T* const y = stack_.output(args_.y, args_.layer) + args_.direction * g_.Ho;
     index row = 0;
@@ -71,8 +74,11 @@ class StatesPass {
       const index step = span.step + span.steps - 1 - s;
       first_row[s] = row;
       for (index b = 0; b < plan_.schedule.active(step); ++b, ++row) {
-        x_rows[row] = plan_.schedule.find(x, plan_.time(args_.direction, step, b), plan_.schedule.original(b));
-        h_rows[row] = plan_.h_before(reserve_.h0, y, args_.direction, step, b);
+        const index t = plan_.time(args_.direction, step, b);
+        const index original = plan_.schedule.original(b);
+        x_rows[row] = plan_.schedule.find(x, t, original);
+        resets[row] = args_.resets && args_.resets[t * plan_.shape.B + original];
+        h_rows[row] = resets[row] ? zeros : plan_.h_before(reserve_.h0, y, args_.direction, step, b);
       }
     }
     first_row[span.steps] = row;
@@ -105,7 +111,7 @@ class StatesPass {
 
 template <class T>
 bool states(const Isa& isa, const StatesArgs<T>& args) {
-  const Plan<T> plan(isa, args.shape, args.lengths, Pass::forward, {});
+  const Plan<T> plan(isa, args.shape, args.lengths, Pass::forward, {}, args.resets != nullptr);
   return StatesPass<T>(plan, args).run();
 }
 

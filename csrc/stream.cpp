@@ -60,6 +60,7 @@ void Stream<T>::place(Arena& arena) {
         .h_rows = {h_rows[0], h_rows[1]},
         .save = false,
         .activation = plan_.shape.activation,
+        .resets = nullptr,
     });
     y_rows_.push_back(y_rows);
     inputs = y_rows;

@@ -188,6 +188,18 @@ py::array empty_bytes(std::size_t bytes) {
   return py::array(py::dtype::of<std::uint8_t>(), {static_cast<py::ssize_t>(bytes)}, data, owner_of(std::move(block)));
 }
 
+py::array require_bools(const py::handle& value, const char* name, const Dims& wanted) {
+  const auto fail = [&](const std::string& got) {
+    return std::string(name) + ": expected an array of bool of shape " + shape_text(wanted) + ", got " + got;
+  };
+  if (!is_plain_array(value)) throw py::type_error(fail(type_name(value)));
+  const auto array = py::reinterpret_borrow<py::array>(value);
+  if (array.dtype().kind() != 'b') throw py::type_error(fail("dtype " + py::str(array.dtype()).cast<std::string>()));
+  const Dims shape(array.shape(), array.shape() + array.ndim());
+  if (shape != wanted) throw py::value_error(fail("shape " + shape_text(array)));
+  return py::array::ensure(array, py::array::c_style);
+}
+
 py::array require_bytes(const py::object& value, std::size_t bytes) {
   if (!is_plain_array(value)) throw py::type_error("block: expected a numpy.ndarray of bytes, got " + type_name(value));
   auto block = py::reinterpret_borrow<py::array>(value);

@@ -44,6 +44,10 @@ py::array empty_array(char code, const Dims& dims);
 // The same of bytes, aligned to reserve_alignment.
 py::array empty_bytes(std::size_t bytes);
 
+// value as a dense array of bool, one byte each, of that shape. TypeError for another dtype, ValueError for another
+// shape.
+py::array require_bools(const py::handle& value, const char* name, const Dims& wanted);
+
 // value as an array of at least that many bytes, aligned to reserve_alignment. ValueError for anything else.
 py::array require_bytes(const py::object& value, std::size_t bytes);
 

@@ -97,6 +97,7 @@ py::tuple backward_of(const Reserve& reserve, const Saved& saved, const py::obje
       .poll = {},
       .dcells = dcells_rows ? sequence_of<T>(*dcells_rows) : Sequence<T>{nullptr, 0, 0},
       .weights_again = again.data(),
+      .aids = reserve.aids(),
   };
   bool done;
   {

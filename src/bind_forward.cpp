@@ -31,6 +31,7 @@ struct Request {
   py::object block;   // bytes for the reserve, at least as many as it takes; None: our own
   bool cells;         // whether c after every step of the last layer is wanted; only with save
   py::object packed;  // these weights, packed; None: they are packed at this call
+  py::object aids;    // (truncate, grad_clip, resets) as in Aids, resets an array or None; None: none of them
 };
 
 template <class T>
@@ -105,6 +106,16 @@ py::tuple forward_of(const Request& request) {
     const auto& kept = request.packed.cast<const PackedWeights<T>&>();
     if (&kept.isa() == &isa) args.packed = &kept;  // else of no use, since the set has been changed
   }
+  index truncate = 0;
+  double grad_clip = 0;
+  std::optional<py::array> resets;
+  if (!request.aids.is_none()) {
+    const py::tuple given = request.aids;
+    truncate = py::cast<index>(given[0]);
+    grad_clip = py::cast<double>(given[1]);
+    if (!given[2].is_none()) resets = require_bools(given[2], "resets", {shape.T, shape.B});
+  }
+  args.resets = data_of<std::uint8_t>(resets);
   std::unique_ptr<Reserve> reserve;
   if (request.save) {
     const std::size_t bytes = reserve_bytes<T>(isa, shape, args.lengths, dropout.p > 0);
@@ -121,6 +132,9 @@ py::tuple forward_of(const Request& request) {
         .has_b_ih = weights.first().b_ih != nullptr,
         .has_b_hh = weights.first().b_hh != nullptr,
         .form = form,
+        .truncate = truncate,
+        .grad_clip = grad_clip,
+        .resets = resets,
         .saved = Saved{x, y, block, shape.weights_again ? request.weights : py::list()},
     });
   }
@@ -139,7 +153,7 @@ py::tuple forward_of(const Request& request) {
 py::tuple forward_by(const CellKind& kind, const py::object& x, const py::object& h0, const py::object& c0,
                      const py::list& weights, const py::object& lengths, int layers, int directions, bool reverse,
                      std::optional<Save> save, double dropout, std::uint64_t seed, Form form, int threads,
-                     const py::object& block, bool cells, const py::object& packed) {
+                     const py::object& block, bool cells, const py::object& packed, const py::object& aids) {
   if (cells && !save) throw py::value_error("cells: expected False without save");
   const auto run = float_dtype(x, "x") == 'f' ? forward_of<float> : forward_of<double>;
   return run({kind,
@@ -157,23 +171,25 @@ py::tuple forward_by(const CellKind& kind, const py::object& x, const py::object
               threads,
               block,
               cells,
-              packed});
+              packed,
+              aids});
 }
 
 // lstm_forward, gru_forward and so on: c0 and cn are None for cells without c.
 template <std::size_t at>
 void bind_forward_of(py::module_& module) {
-  module.def(
-      (std::string(cell_kinds[at].name) + "_forward").c_str(),
-      [](const py::object& x, const py::object& h0, const py::object& c0, const py::list& weights,
-         const py::object& lengths, int layers, int directions, bool reverse, std::optional<Save> save, double dropout,
-         std::uint64_t seed, Form form, int threads, const py::object& block, bool cells, const py::object& packed) {
-        return forward_by(cell_kinds[at], x, h0, c0, weights, lengths, layers, directions, reverse, save, dropout, seed,
-                          form, threads, block, cells, packed);
-      },
-      py::arg("x"), py::arg("h0"), py::arg("c0"), py::arg("weights"), py::arg("lengths"), py::arg("layers"),
-      py::arg("directions"), py::arg("reverse"), py::arg("save"), py::arg("dropout"), py::arg("seed"), py::arg("form"),
-      py::arg("threads") = 0, py::arg("block") = py::none(), py::arg("cells") = false, py::arg("packed") = py::none());
+  module.def((std::string(cell_kinds[at].name) + "_forward").c_str(),
+             [](const py::object& x, const py::object& h0, const py::object& c0, const py::list& weights,
+                const py::object& lengths, int layers, int directions, bool reverse, std::optional<Save> save,
+                double dropout, std::uint64_t seed, Form form, int threads, const py::object& block, bool cells,
+                const py::object& packed, const py::object& aids) {
+               return forward_by(cell_kinds[at], x, h0, c0, weights, lengths, layers, directions, reverse, save,
+                                 dropout, seed, form, threads, block, cells, packed, aids);
+             },
+             py::arg("x"), py::arg("h0"), py::arg("c0"), py::arg("weights"), py::arg("lengths"), py::arg("layers"),
+             py::arg("directions"), py::arg("reverse"), py::arg("save"), py::arg("dropout"), py::arg("seed"),
+             py::arg("form"), py::arg("threads") = 0, py::arg("block") = py::none(), py::arg("cells") = false,
+             py::arg("packed") = py::none(), py::arg("aids") = py::none());
 }
 
 template <std::size_t... at>

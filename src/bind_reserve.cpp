@@ -31,6 +31,7 @@ py::tuple states_of(const Reserve& reserve, int layer, int direction) {
       .gates = data_of<T>(gates),
       .c = data_of<T>(c),
       .poll = {},
+      .resets = data_of<std::uint8_t>(reserve.resets),
   };
   bool done;
   {
@@ -100,6 +101,9 @@ std::unique_ptr<Reserve> describe(const std::string& cell, const std::string& is
       .has_b_ih = biased,
       .has_b_hh = biased,
       .form = packed ? Form::packed : Form::stack,
+      .truncate = 0,
+      .grad_clip = 0,
+      .resets = std::nullopt,
       .saved = std::nullopt,
   });
 }

@@ -65,7 +65,12 @@ struct Reserve {
   char code;
   bool has_b_ih, has_b_hh;
   Form form;
+  index truncate;  // as in Aids, and so on
+  double grad_clip;
+  std::optional<py::array> resets;
   std::optional<Saved> saved;
+
+  Aids aids() const { return {truncate, grad_clip, data_of<std::uint8_t>(resets)}; }
 
   const index* lengths_or_null() const { return ragged ? lengths.data() : nullptr; }
 

@@ -7,7 +7,9 @@
 //   from_registers  whether it runs on the sums in a tile's registers, or later on those that the tile has stored
 //   forward         pre-activations of one unit, in the order of a gate row, and what is carried: one step
 //   next_carry      the same from activated gates, for cells that carry something
-//   backward        activated gates, what was carried into the step and out of it, and the gradients of h and of it
+//   backward        activated gates, what was carried into the step and out of it, and the gradients of h and of it; if
+//   that is h,
+//                   the first is the whole gradient
 //   output          for cells with a projection: what that multiplies
 //
 // A gate row has `slots` vectors for `lanes` units: first `apart` sums over x that stand apart, then those that have

@@ -24,11 +24,9 @@ struct GruCell {
     return {{n, r, z, n_h}, h, h};
   }
 
-  // direct: gradient that reaches h from the step after past its gates
-  static LF_INLINE CellGradient<V, slots> backward(const V (&s)[slots], V h_prev, V, V dh, V direct, Activation) {
+  static LF_INLINE CellGradient<V, slots> backward(const V (&s)[slots], V h_prev, V, V dh, V, Activation) {
     const auto& [n, r, z, n_h] = s;
     const V one = V::set(1);
-    dh = add(dh, direct);
     const V da_n = mul(mul(dh, sub(one, z)), fma(neg(n), n, one));
     const V da_r = mul(mul(da_n, n_h), mul(r, sub(one, r)));
     const V da_z = mul(mul(dh, sub(h_prev, n)), mul(z, sub(one, z)));
