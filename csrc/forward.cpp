@@ -96,9 +96,8 @@ class ForwardPass {
     }
     const bool to_pack = !direct && !uses_packed();
     const Weights<T>& w = args_.weights[state];
-    const T* h0 = args_.h0 + state * g.B * g.Ho;
-    const T* carry0 = kernels.carry == Carry::c ? args_.c0 + state * g.B * g.H : h0;
-    const bool carries = kernels.carry != Carry::nothing;
+    const T* const h0 = args_.h0 ? args_.h0 + state * g.B * g.Ho : nullptr;
+    const T* const c0 = args_.c0 ? args_.c0 + state * g.B * g.H : nullptr;
     T* const c = keeps_gates() ? reserve.c : work.c;
 
     Turns turn(crew);
@@ -111,7 +110,7 @@ class ForwardPass {
     if (w.w_hr && saves() && turn.mine()) kernels.pack_projection_transposed(w.w_hr, g.P, g.H, reserve.w_hr_t);
     if (saves() && turn.mine()) sort_rows(schedule, h0, g.Ho, reserve.h0, g.Ho);
     if (turn.mine()) {
-      if (carries) sort_rows(schedule, carry0, g.H, c, g.unit_stride);
+      if (g.carry_stride > 0) sort_rows(schedule, kernels.carry == Carry::c ? c0 : h0, g.H, c, g.carry_stride);
       sort_rows(schedule, h0, g.Ho, work.h[0], g.h_stride);
       for (index row = 0; row < g.B; ++row) {
         for (int parity = 0; parity < 2; ++parity) work.h_rows[parity][row] = work.h[parity] + row * g.h_stride;

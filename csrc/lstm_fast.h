@@ -179,8 +179,8 @@ template <class T>
 struct ForwardArgs {
   Shape shape;
   Sequence<T> x;
-  const T* h0;
-  const T* c0;
+  const T* h0;                // null: zero
+  const T* c0;                // null: zero
   const Weights<T>* weights;  // [L*D]
   const index* lengths;       // [B], each 0..T, in any order; null: every row has T steps
   T* y;

@@ -65,10 +65,14 @@ py::tuple forward_of(const Request& request) {
   const StackWeights<T> weights(request.weights, shape);
   const Dims h_dims = state_dims(form, shape, hidden(shape));
   const Dims c_dims = state_dims(form, shape, shape.H);
-  const py::array h0 = require(request.h0, cell ? "h" : "h0", h_dims, code, "x", true);
+  const auto require_state = [&](const py::object& state, const char* name, const Dims& dims) {
+    return is_stacked(form) ? require_optional(state, name, dims, code, "x", true)
+                            : require(state, name, dims, code, "x", true);
+  };
   const bool with_c = has_c(shape.cell);
-  const auto c0 =
-      with_c ? std::optional(require(request.c0, cell ? "c" : "c0", c_dims, code, "x", true)) : std::nullopt;
+  const std::optional<py::array> h0 = require_state(request.h0, cell ? "h" : "h0", h_dims);
+  const std::optional<py::array> c0 =
+      with_c ? require_state(request.c0, cell ? "c" : "c0", c_dims) : std::optional<py::array>();
   const bool ragged = !request.lengths.is_none();
   if (ragged && !packed) lengths = require_lengths(request.lengths, shape.B, shape.T);
 

@@ -39,11 +39,13 @@ enum class Form {
 // Whether x and its like have one dimension for steps and rows of the batch together.
 inline bool is_flat(Form form) { return form == Form::packed || form == Form::cell; }
 
+// Whether states are [L*D,B,.], and may be None for zeros.
+inline bool is_stacked(Form form) { return form == Form::stack || form == Form::packed; }
+
 inline index hidden(const Shape& shape) { return shape.P > 0 ? shape.P : shape.H; }
 
 inline Dims state_dims(Form form, const Shape& shape, index width) {
-  const bool stacked = form == Form::stack || form == Form::packed;
-  return stacked ? Dims{shape.layers * shape.directions, shape.B, width} : Dims{shape.B, width};
+  return is_stacked(form) ? Dims{shape.layers * shape.directions, shape.B, width} : Dims{shape.B, width};
 }
 
 // The arrays that backward reads beside the incoming gradients. Never written.

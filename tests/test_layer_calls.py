@@ -5,8 +5,9 @@ from __future__ import annotations
 import lstm_fast as lf
 import numpy as np
 import pytest
-from judge import assert_same_bits
+from judge import assert_all_same_bits, assert_same_bits
 from problems import PARAMETER_NAMES, draw, make_layer, solve
+from stacks import Sizes, draw_stack, layer_of, name_of
 
 
 @pytest.fixture(params=["float32", "float64"])
@@ -25,13 +26,56 @@ def test_shapes_of_everything(problem):
     }
 
 
-def test_no_state_is_zeros(problem):
-    layer = make_layer(problem)
-    zeros = np.zeros((1, 3, 7), problem.dtype)
-    one, other = layer(problem.x), layer(problem.x, (zeros, zeros))
-    assert_same_bits(one[0], other[0])
-    for mine, same in zip(one[1], other[1], strict=True):
-        assert_same_bits(mine, same)
+ZEROS = [
+    Sizes(1, 1, 3, 17),  # one step, from the weights as they are
+    Sizes(1, 9, 5, 33, 0, 2, 2),  # one step, from packed blocks
+    Sizes(1, 3, 4, 9, 5),
+    Sizes(7, 3, 4, 9, 5, 2, 2),
+    Sizes(70, 4, 3, 20, 0, 1, 2),  # several chunks
+]
+
+
+def results(layer, stack, state, save, unbatched):
+    """Of inference, and of training if something is to be saved."""
+    x, dy, dhn, dcn = stack.x, stack.dy, stack.dhn, stack.dcn
+    if unbatched:
+        x, dy, dhn, dcn = (each[:, 0] for each in (x, dy, dhn, dcn))
+    lengths = None if unbatched else stack.lengths
+    if save is None:
+        y, (hn, cn) = layer(x, state, lengths=lengths)
+        return {"y": y, "hn": hn, "cn": cn}
+    y, (hn, cn), reserve = layer.forward(x, state, lengths=lengths, save=save, dropout_seed=3)
+    found = layer.backward(reserve, dy, (dhn, dcn))
+    states = reserve.states(layer.num_layers - 1)._asdict()
+    dstate = dict(zip(("dh0", "dc0"), found.state, strict=True))
+    return {"y": y, "hn": hn, "cn": cn, "dx": found.x, **dstate, **found.parameters, **states}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("save", [None, "gates", "lean"])
+@pytest.mark.parametrize("sizes", ZEROS, ids=name_of)
+def test_no_state_is_zeros(sizes, save, dtype, team):
+    """Ragged with a row of length 0, unbatched, frozen, on two threads."""
+    lengths = [0, *[sizes.steps] * (sizes.batch - 1)] if sizes.batch > 1 else None
+    stack = draw_stack(sizes, dtype, lengths=lengths, seed=51)
+    layer = layer_of(stack, dropout=0.5 if sizes.layers > 1 else 0.0)
+    for unbatched in (False, True):
+        zeros = [np.zeros_like(each[:, 0] if unbatched else each) for each in (stack.h0, stack.c0)]
+        expected = results(layer, stack, tuple(zeros), save, unbatched)
+        for threads in (1, 2):
+            lf.set_num_threads(threads)
+            assert_all_same_bits(results(layer, stack, None, save, unbatched), expected, f"{threads} threads")
+        layer.freeze()
+        assert_all_same_bits(results(layer, stack, None, save, unbatched), expected, "frozen")
+        layer.unfreeze()
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_half_a_state(which, problem):
+    state = [problem.h0[None], problem.c0[None]]
+    state[which] = None
+    with pytest.raises(TypeError, match=rf"^{('h0', 'c0')[which]}: expected .*, got NoneType$"):
+        make_layer(problem)(problem.x, tuple(state))
 
 
 def test_call_is_inference_of_forward(problem):

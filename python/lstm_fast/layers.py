@@ -266,22 +266,20 @@ class LSTM:
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             got = type(pair).__name__ + (f" of {len(pair)}" if isinstance(pair, (tuple, list)) else "")
             raise TypeError(f"{pair_name}: expected a tuple ({', '.join(names)}), got {got}")
-        arrays: list[Array | None] = []
-        for value, name, width in zip(pair, names, self._state_widths(), strict=True):
-            array = None if value is None else as_array(value, name, self.dtype)
-            if array is not None and unbatched:
-                if array.shape != (self._state_count(), width):
-                    raise ValueError(f"{name}: expected shape {(self._state_count(), width)}, got {array.shape}")
-                array = array[:, None]
-            arrays.append(array)
-        return arrays[0], arrays[1]
+        h, c = pair
+        return (
+            None if h is None else self._state(h, names[0], self.proj_size or self.hidden_size, unbatched),
+            None if c is None else self._state(c, names[1], self.hidden_size, unbatched),
+        )
 
-    def _state_count(self) -> int:
-        return self.num_layers * (1 + self.bidirectional)
-
-    def _state_widths(self) -> tuple[int, int]:
-        """Of h and of c."""
-        return self.proj_size or self.hidden_size, self.hidden_size
+    def _state(self, value: ArrayLike, name: str, width: int, unbatched: bool) -> Array:
+        array = as_array(value, name, self.dtype)
+        if not unbatched:
+            return array
+        wanted = (self.num_layers * (1 + self.bidirectional), width)
+        if array.shape != wanted:
+            raise ValueError(f"{name}: expected shape {wanted}, got {array.shape}")
+        return array[:, None]
 
     def _run(
         self,
@@ -297,15 +295,13 @@ class LSTM:
             axes = "[B,T,I]" if self.batch_first else "[T,B,I]"
             raise ValueError(f"x: expected {axes} or [T,I] with I = {self.input_size}, got shape {x.shape}")
         x = time_major(x, self.batch_first)
-        h0: Array | None
-        c0: Array | None
-        if state is None:
-            count, batch = self._state_count(), x.shape[1]
-            h0 = c0 = np.zeros((count, batch, self.hidden_size), self.dtype)
-            if self.proj_size:
-                h0 = np.zeros((count, batch, self.proj_size), self.dtype)
-        else:
+        h0: Array | None = None
+        c0: Array | None = None
+        if state is not None:
             h0, c0 = self._state_pair(state, ("h0", "c0"), "state", unbatched)
+            if h0 is None or c0 is None:
+                name = "h0" if h0 is None else "c0"
+                raise TypeError(f"{name}: expected an ndarray of {self.dtype} or a list, got NoneType")
         y, hn, cn, _, reserve = _core.lstm_forward(
             x,
             h0,
@@ -319,7 +315,10 @@ class LSTM:
             self.dropout if self.num_layers > 1 else 0.0,
             seed,
             _core.Form.stack,
-            packed=self._packed,
+            0,
+            None,
+            False,
+            self._packed,
         )
         if unbatched:
             hn, cn = hn[:, 0], cn[:, 0]
