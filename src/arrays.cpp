@@ -150,18 +150,6 @@ Dims require_batch_sizes(const py::object& batch_sizes, index N) {
 
 namespace {
 
-// Below this, NumPy's and the C library's own caches serve.
-constexpr std::size_t large = 1 << 20;
-
-std::size_t bytes_of(char code, const Dims& dims) {
-  std::size_t bytes = code == 'f' ? sizeof(float) : sizeof(double);
-  for (const index size : dims) {
-    if (__builtin_mul_overflow(bytes, static_cast<std::size_t>(size), &bytes) || bytes > PTRDIFF_MAX)
-      throw std::bad_alloc();
-  }
-  return bytes;
-}
-
 // A capsule that owns the memory.
 py::capsule owner_of(Block block) {
   auto owned = std::make_unique<Block>(std::move(block));
@@ -172,11 +160,20 @@ py::capsule owner_of(Block block) {
 
 }  // namespace
 
+std::size_t array_bytes(char code, const Dims& dims) {
+  std::size_t bytes = code == 'f' ? sizeof(float) : sizeof(double);
+  for (const index size : dims) {
+    if (__builtin_mul_overflow(bytes, static_cast<std::size_t>(size), &bytes) || bytes > PTRDIFF_MAX)
+      throw std::bad_alloc();
+  }
+  return bytes;
+}
+
 py::array empty_array(char code, const Dims& dims) {
-  const std::size_t bytes = bytes_of(code, dims);
+  const std::size_t bytes = array_bytes(code, dims);
   const py::dtype dtype = code == 'f' ? py::dtype::of<float>() : py::dtype::of<double>();
   const std::vector<py::ssize_t> shape(dims.begin(), dims.end());
-  if (bytes < large) return py::array(dtype, shape);
+  if (bytes < large_array) return py::array(dtype, shape);
   Block block(bytes);
   void* const data = block.data();
   return py::array(dtype, shape, data, owner_of(std::move(block)));

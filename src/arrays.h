@@ -38,7 +38,14 @@ Dims require_lengths(const py::object& lengths, index B, index T);
 // TypeError and ValueError as for lengths.
 Dims require_batch_sizes(const py::object& batch_sizes, index N);
 
-// An uninitialised array; MemoryError when it does not fit. Large ones take memory that was kept, and give it back.
+// What an array of dtype `code` takes; std::bad_alloc if it cannot be.
+std::size_t array_bytes(char code, const Dims& dims);
+
+// From so many bytes on an array takes memory that was kept, and gives it back; below, NumPy's and the C library's own
+// caches serve.
+inline constexpr std::size_t large_array = 1 << 20;
+
+// An uninitialised array; MemoryError when it does not fit.
 py::array empty_array(char code, const Dims& dims);
 
 // The same of bytes, aligned to reserve_alignment.
@@ -50,6 +57,11 @@ py::array require_bools(const py::handle& value, const char* name, const Dims& w
 
 // value as an array of at least that many bytes, aligned to reserve_alignment. ValueError for anything else.
 py::array require_bytes(const py::object& value, std::size_t bytes);
+
+template <class T>
+constexpr char code_of() {
+  return sizeof(T) == 4 ? 'f' : 'd';
+}
 
 // Without NumPy's check of the writeable flag: constness follows from what the kernels' argument structs promise.
 template <class T>

@@ -1,9 +1,10 @@
-// Tensors by DLPack: as arrays, and lstm_step, one step of one layer on them, for callers to whom single microseconds
-// matter. It takes what needs no conversion, and leaves all else, errors included, to lstm_forward.
+// Tensors by DLPack: as arrays, and lstm_infer, inference on them, for callers to whom single microseconds matter. It
+// takes what needs no conversion, and leaves all else, errors included, to lstm_forward.
 #include <memory>
 
 #include "bindings.h"
 #include "dlpack.h"
+#include "reserve.h"
 #include "series.h"
 #include "without_gil.h"
 
@@ -13,86 +14,143 @@ namespace {
 // An OpenMP library's threads spin for milliseconds after each use.
 thread_local Series series{std::chrono::microseconds(200)};
 
-struct StepTensors {
-  const dlpack::Tensor &x, &h, &c, &w_ih, &w_hh;
-  const dlpack::Tensor *b_ih, *b_hh;  // null: none
+// The tensors of a call: x, h0, c0, and w_ih, w_hh, b_ih, b_hh, w_hr of every layer and direction.
+enum At : std::size_t { at_x, at_h0, at_c0, at_weights };
+constexpr std::size_t kinds = 5;
+
+// Where they stand in memory. What is None is null; whatever is no dense tensor of T as it should be makes all of them
+// unusable.
+template <class T>
+class Tensors {
+ public:
+  explicit Tensors(const py::tuple& given) : given_(given) {}
+
+  bool usable() const { return usable_; }
+
+  const T* dense(std::size_t at, std::initializer_list<index> dims) {
+    const std::optional<dlpack::Tensor> found = dlpack::look_into(handle(at));
+    const T* const data = found ? dlpack::dense<T>(*found, dims) : nullptr;
+    usable_ = usable_ && data;
+    return data;
+  }
+  const T* dense_or_none(std::size_t at, std::initializer_list<index> dims) {
+    return handle(at).is_none() ? nullptr : dense(at, dims);
+  }
+
+ private:
+  py::handle handle(std::size_t at) const { return PyTuple_GET_ITEM(given_.ptr(), static_cast<py::ssize_t>(at)); }
+
+  const py::tuple& given_;
+  bool usable_ = true;
+};
+
+// What a call asks for beside its tensors.
+struct Request {
+  Shape shape;  // T and B follow from x
+  Form form;    // stack or cell
+  bool batch_first;
+  int threads;
 };
 
 template <class T>
-py::object step_of(const StepTensors& tensors, int threads) {
-  const index B = tensors.x.shape[0];
-  const index I = tensors.x.shape[1];
-  const index H = tensors.h.shape[1];
-  if (B < 1 || I < 1 || H < 1) return py::none();
-  const T* const x = dlpack::dense<T>(tensors.x, {B, I});
-  const T* const h = dlpack::dense<T>(tensors.h, {B, H});
-  const T* const c = dlpack::dense<T>(tensors.c, {B, H});
-  const Weights<T> weights{
-      .w_ih = dlpack::dense<T>(tensors.w_ih, {4 * H, I}),
-      .w_hh = dlpack::dense<T>(tensors.w_hh, {4 * H, H}),
-      .b_ih = tensors.b_ih ? dlpack::dense<T>(*tensors.b_ih, {4 * H}) : nullptr,
-      .b_hh = tensors.b_hh ? dlpack::dense<T>(*tensors.b_hh, {4 * H}) : nullptr,
-      .w_hr = nullptr,
-  };
-  if (!x || !h || !c || !weights.w_ih || !weights.w_hh || (tensors.b_ih && !weights.b_ih) ||
-      (tensors.b_hh && !weights.b_hh)) {
+py::object infer_of(const py::tuple& given, const dlpack::Tensor& x, Request request) {
+  const bool cell = request.form == Form::cell;
+  Shape& shape = request.shape;
+  if (!dlpack::holds<T>(x) || x.ndim != (cell ? 2 : 3)) return py::none();
+  const std::int64_t dense_strides[] = {x.shape[1] * x.shape[x.ndim - 1], x.shape[x.ndim - 1], 1};
+  const std::int64_t* const strides = x.strides ? x.strides : dense_strides + (cell ? 1 : 0);
+  const int rows = cell || request.batch_first ? 0 : 1;
+  shape.T = cell ? 1 : x.shape[1 - rows];
+  shape.B = x.shape[rows];
+  if (shape.T < 1 || shape.B < 1 || shape.I < 1 || x.shape[x.ndim - 1] != shape.I ||
+      (shape.I > 1 && strides[x.ndim - 1] != 1)) {
     return py::none();
   }
-  const Isa& isa = active_isa();
-  auto [hn, hn_data] = dlpack::empty<T>(B, H);
-  auto [cn, cn_data] = dlpack::empty<T>(B, H);
-  const auto y = std::make_unique_for_overwrite<T[]>(static_cast<std::size_t>(B * H));  // hn once more
+  Tensors<T> tensors(given);
+  const index Ho = hidden(shape);
+  const index count = shape.layers * shape.directions;
+  const auto state = [&](std::size_t at, index width) {
+    return cell ? tensors.dense_or_none(at, {shape.B, width}) : tensors.dense_or_none(at, {count, shape.B, width});
+  };
+  const T* const h0 = state(at_h0, Ho);
+  const T* const c0 = state(at_c0, shape.H);
+  std::vector<Weights<T>> weights(static_cast<std::size_t>(count));
+  std::size_t at = at_weights;
+  for (Weights<T>& w : weights) {
+    const bool lowest = at < at_weights + kinds * static_cast<std::size_t>(shape.directions);
+    w.w_ih = tensors.dense(at, {4 * shape.H, lowest ? shape.I : shape.directions * Ho});
+    w.w_hh = tensors.dense(at + 1, {4 * shape.H, Ho});
+    w.b_ih = tensors.dense_or_none(at + 2, {4 * shape.H});
+    w.b_hh = tensors.dense_or_none(at + 3, {4 * shape.H});
+    w.w_hr = shape.P > 0 ? tensors.dense(at + 4, {shape.P, shape.H}) : nullptr;
+    at += kinds;
+  }
+  if (!tensors.usable()) return py::none();
+
+  const bool for_capsules = dlpack::is_capsule(given[at_x]);
+  const auto make = [&](const Dims& dims, bool swapped = false) {
+    return dlpack::make<T>(for_capsules, dims, swapped);
+  };
+  const index width = shape.directions * Ho;
+  const auto scratch = cell ? std::make_unique_for_overwrite<T[]>(static_cast<std::size_t>(shape.B * Ho)) : nullptr;
+  const auto y = cell ? dlpack::Made<T>{{}, scratch.get()} : make({shape.T, shape.B, width}, request.batch_first);
+  const auto hn = make(state_dims(request.form, shape, Ho));
+  const auto cn = make(state_dims(request.form, shape, shape.H));
   ForwardArgs<T> args{
-      .shape = {.T = 1, .B = B, .I = I, .H = H},
-      .x = {x, 0, I},
-      .h0 = h,
-      .c0 = c,
-      .weights = &weights,
+      .shape = shape,
+      .x = {dlpack::first<T>(x), cell ? 0 : strides[1 - rows], strides[rows]},
+      .h0 = h0,
+      .c0 = c0,
+      .weights = weights.data(),
       .lengths = nullptr,
-      .y = y.get(),
-      .hn = hn_data,
-      .cn = cn_data,
+      .y = y.data,
+      .hn = hn.data,
+      .cn = cn.data,
       .reserve = nullptr,
       .dropout = {},
-      .threads = threads_of_call(threads),
+      .threads = threads_of_call(request.threads),
       .poll = {},
   };
-  args.threads.awake = args.threads.lender && series.goes_on();
+  const bool step = shape.T == 1 && count == 1 && shape.P == 0;
+  args.threads.awake = step && args.threads.lender && series.goes_on();
   bool done;
   {
     WithoutGil released;
     args.poll = released.poll();
-    done = forward(isa, args);
+    done = forward(active_isa(), args);
   }
   if (!done) throw py::error_already_set();
-  series.step(static_cast<double>(8 * B * H * (H + I)), args.threads.used->threads);
-  return py::make_tuple(std::move(hn), std::move(cn));
+  if (step) series.step(static_cast<double>(8 * shape.B * shape.H * (shape.H + shape.I)), args.threads.used->threads);
+  if (cell) return py::make_tuple(hn.tensor, cn.tensor);
+  return py::make_tuple(y.tensor, hn.tensor, cn.tensor);
 }
 
-// x, h, c, w_ih, w_hh and the biases, which may be None.
-py::object lstm_step(const py::list& capsules, int threads) {
-  if (capsules.size() != 7) throw py::value_error("capsules: expected 7, got " + std::to_string(capsules.size()));
-  const auto tensor = [&](std::size_t at) -> const dlpack::Tensor& {
-    return dlpack::look_into(py::handle(PyList_GET_ITEM(capsules.ptr(), static_cast<py::ssize_t>(at))));
+// Tensors as PyTorch's own, if set_exchange was successful, or as capsules. Of a cell h and c, else y, hn and cn, as
+// tensors or, for capsules, arrays; None if it is not that simple.
+py::object lstm_infer(const py::tuple& tensors, index inputs, index hidden, index proj, int layers, int directions,
+                      bool batch_first, bool cell, int threads) {
+  if (tensors.size() != at_weights + kinds * static_cast<std::size_t>(layers * directions)) {
+    throw py::value_error("tensors: expected 3 and 5 of each layer and direction, got " +
+                          std::to_string(tensors.size()));
+  }
+  const std::optional<dlpack::Tensor> x = dlpack::look_into(tensors[at_x]);
+  if (!x) return py::none();
+  const Request request{
+      .shape = {.T = 0, .B = 0, .I = inputs, .H = hidden, .P = proj, .layers = layers, .directions = directions},
+      .form = cell ? Form::cell : Form::stack,
+      .batch_first = batch_first,
+      .threads = threads,
   };
-  const auto optional = [&](std::size_t at) { return capsules[at].is_none() ? nullptr : &tensor(at); };
-  const StepTensors tensors{
-      .x = tensor(0),
-      .h = tensor(1),
-      .c = tensor(2),
-      .w_ih = tensor(3),
-      .w_hh = tensor(4),
-      .b_ih = optional(5),
-      .b_hh = optional(6),
-  };
-  if (tensors.x.ndim != 2 || tensors.h.ndim != 2) return py::none();
-  return tensors.x.dtype.bits == 32 ? step_of<float>(tensors, threads) : step_of<double>(tensors, threads);
+  return x->dtype.bits == 32 ? infer_of<float>(tensors, *x, request) : infer_of<double>(tensors, *x, request);
 }
 
 }  // namespace
 
 void bind_dlpack(py::module_& module) {
-  module.def("lstm_step", lstm_step, py::arg("capsules"), py::arg("threads"));
+  module.def("lstm_infer", lstm_infer, py::arg("tensors"), py::arg("inputs"), py::arg("hidden"), py::arg("proj"),
+             py::arg("layers"), py::arg("directions"), py::arg("batch_first"), py::arg("cell"), py::arg("threads"));
+  // A type's __dlpack_c_exchange_api__, or None: whether its tensors can be given as they are.
+  module.def("set_exchange", dlpack::set_exchange, py::arg("capsule"));
   module.def("array_of_dlpack", dlpack::array_of, py::arg("capsule"));
 }
 

@@ -8,11 +8,6 @@
 
 namespace lstm_fast::python {
 
-template <class T>
-constexpr char code_of() {
-  return sizeof(T) == 4 ? 'f' : 'd';
-}
-
 // H and P, from the weights of the first layer.
 template <class T>
 void find_hidden_sizes(const py::list& weights, Shape* shape) {

@@ -120,10 +120,12 @@ def same_error(theirs, ours, call):
     assert str(found.value) == str(wanted.value)
 
 
+@pytest.mark.parametrize("grad", [True, False])
 @pytest.mark.parametrize("name", wrong_calls())
-def test_errors_are_pytorchs(name):
+def test_errors_are_pytorchs(name, grad):
     theirs, ours = pair(2, 5)
-    same_error(theirs, ours, wrong_calls()[name])
+    with torch.set_grad_enabled(grad):
+        same_error(theirs, ours, wrong_calls()[name])
 
 
 @pytest.mark.parametrize(
@@ -146,8 +148,9 @@ def test_a_parameter_of_another_shape_is_named(name, shape, wanted):
         setattr(module, name, torch.nn.Parameter(torch.zeros(shape, dtype=torch.float64)))
     with pytest.raises(RuntimeError):
         theirs(x)
-    for call in (x, x[:, 0], rnn.pack_padded_sequence(x, [4, 2, 1])):
-        with pytest.raises(RuntimeError, match=f"^{message}$"):
+    calls = x, x[:, 0], rnn.pack_padded_sequence(x, [4, 2, 1])
+    for call, grad in itertools.product(calls, (True, False)):
+        with torch.set_grad_enabled(grad), pytest.raises(RuntimeError, match=f"^{message}$"):
             ours(call)
     with pytest.raises(Exception, match=message):  # of dynamo, around ours
         torch.compile(ours, fullgraph=True, backend="eager")(x)

@@ -169,14 +169,20 @@ def test_a_child_uses_threads_of_our_own():
     assert run(script) == ["0"]
 
 
-def test_a_series_of_steps_is_split():
+@pytest.mark.parametrize("kind", ["cell", "layer"])
+def test_a_series_of_steps_is_split(kind):
     """Threads serve steps that follow each other closely, not a single one, and change no bit."""
-    script = """
+    script = f"""
         import time
         core.use_team_always(False)
-        cell = lt.LSTMCell(256, 256)
-        x, start = torch.randn(1, 256), (torch.zeros(1, 256), torch.zeros(1, 256))
-        used, last = set(), {}
+        if "{kind}" == "cell":
+            cell = lt.LSTMCell(256, 256)
+            x, start = torch.randn(1, 256), (torch.zeros(1, 256),) * 2
+        else:
+            layer = lt.LSTM(256, 256)
+            x, start = torch.randn(1, 1, 256), (torch.zeros(1, 1, 256),) * 2
+            cell = lambda x, state: layer(x, state)[1]
+        used, last = set(), {{}}
         torch.set_num_threads(2)
         with torch.no_grad():
             cell(x, start)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .parts import DIRECT, DIRECT_BACKWARD, DLPACK, LAYERS_BACKWARD, LAYERS_FORWARD, SERIES, STEP, replaced
+from .parts import DIRECT, DIRECT_BACKWARD, DLPACK, INFER, LAYERS_BACKWARD, LAYERS_FORWARD, SERIES, STACK, replaced
 
 DEFECTS = [
     replaced(
@@ -74,9 +74,23 @@ DEFECTS = [
     ),
     replaced(
         "d7",
-        "a step with the states exchanged",
-        STEP,
-        "      .h0 = h,\n      .c0 = c,\n",
-        "      .h0 = c,\n      .c0 = h,\n",
+        "inference past NumPy with the states exchanged",
+        INFER,
+        "      .h0 = h0,\n      .c0 = c0,\n",
+        "      .h0 = c0,\n      .c0 = h0,\n",
+    ),
+    replaced(
+        "d13",
+        "inference past NumPy takes the weights of the first layer and direction for all",
+        INFER,
+        "    at += kinds;\n",
+        "    at += 0 * kinds;\n",
+    ),
+    replaced(
+        "d14",
+        "no initial state is what the memory held",
+        STACK,
+        "width, width, to) : to;",
+        "width, width, to) : to + width;",
     ),
 ]

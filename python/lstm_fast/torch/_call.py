@@ -8,18 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor, from_numpy
 from torch.autograd import forward_ad
-from torch.utils.dlpack import from_dlpack, to_dlpack  # type: ignore[attr-defined]
+from torch.utils.dlpack import to_dlpack  # type: ignore[attr-defined]
 
 from .. import _lstm_fast_core as _core
 from . import _counters, _formula
 from ._plan import Plan
 
 KINDS = 5  # weights of a layer and direction: w_ih, w_hh, b_ih, b_hh, w_hr
-BIASES = 5  # the first argument of `step` that may be None
 
 PLAIN = (Tensor, torch.nn.Parameter)  # other types may stand for anything
 
 Outputs = tuple[Tensor, ...]  # y, hn, cn, and the cells if the plan has them
+
+# PyTorch 2.10 and later let the kernels' side look into tensors; before, each is handed over in a capsule.
+_looked_into = _core.set_exchange(getattr(Tensor, "__dlpack_c_exchange_api__", None))
 
 
 def run(name: str, plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Tensor | None]) -> Outputs:
@@ -163,26 +165,45 @@ def backward(
     return [None if g is None else from_numpy(g) for g in (dx, dh0, dc0, *parameters)]
 
 
-def step(*tensors: Tensor | None) -> tuple[Tensor, Tensor] | None:
-    """h and c after one step of one layer, without a graph; None if it is not that simple.
+def infer(
+    x: Tensor,
+    hx: Any,
+    weights: Sequence[Tensor | None],
+    inputs: int,
+    hidden: int,
+    proj: int = 0,
+    layers: int = 1,
+    directions: int = 1,
+    batch_first: bool = False,
+    cell: bool = False,
+) -> Any:
+    """y, hn and cn of a stack, h and c of a cell, past NumPy and without a graph; None if it is not that simple.
 
-    x [B,I], h and c [B,H], w_ih, w_hh, b_ih, b_hh.
+    x [T,B,I], [B,T,I] if batch_first, or [B,I] for a cell; y alike. hx a pair of states, or None; weights as in `run`.
+    The sizes are those of the module, which the tensors may not have.
     """
+    if hx is None:
+        h0 = c0 = None
+    elif type(hx) is tuple and len(hx) == 2 and hx[0] is not None and hx[1] is not None:
+        h0, c0 = hx
+    else:
+        return None
+    tensors = (x, h0, c0, *weights)
     grad = torch.is_grad_enabled()
-    for at, tensor in enumerate(tensors):
-        if tensor is None:
-            if at < BIASES:
-                return None
-        elif type(tensor) not in PLAIN or (grad and tensor.requires_grad) or tensor.is_neg():
+    for tensor in tensors:
+        if tensor is not None and (type(tensor) not in PLAIN or (grad and tensor.requires_grad) or tensor.is_neg()):
             return None
     if unsupported() or recorded():
         return None
-    try:
-        capsules = [None if tensor is None else to_dlpack(tensor) for tensor in tensors]
-    except (BufferError, RuntimeError):  # no memory that could be handed over
-        return None
-    found = _core.lstm_step(capsules, torch.get_num_threads())
-    return None if found is None else (from_dlpack(found[0]), from_dlpack(found[1]))
+    given: tuple[Any, ...] = tensors
+    if not _looked_into:
+        try:
+            given = tuple(None if tensor is None else to_dlpack(tensor) for tensor in tensors)
+        except (BufferError, RuntimeError):  # no memory that could be handed over
+            return None
+    threads = torch.get_num_threads()
+    found = _core.lstm_infer(given, inputs, hidden, proj, layers, directions, batch_first, cell, threads)
+    return found if _looked_into or found is None else tuple(map(from_numpy, found))
 
 
 class _Stack(torch.autograd.Function):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import _counters
-from ._call import run, step
+from ._call import infer, run
 from ._checks import left_to_torch, require_shapes, wrong_states
 from ._plan import Plan
 
@@ -24,13 +24,17 @@ class LSTMCell(torch.nn.LSTMCell):
 
     def forward(self, input: Tensor, hx: States | None = None) -> States:
         own = self._parameters
-        weights = [own[n] if n in own else getattr(self, n) for n in _NAMES]
+        weights: list[Tensor | None]
         try:
-            if type(hx) is tuple and len(hx) == 2 and not torch.compiler.is_compiling():
-                found = step(input, *hx, *weights)
+            weights = [own["weight_ih"], own["weight_hh"], own["bias_ih"], own["bias_hh"], None]
+        except KeyError:  # parametrizations and functional_call put tensors elsewhere
+            weights = [*(getattr(self, name) for name in _NAMES), None]
+        try:
+            if not torch.compiler.is_compiling():
+                found = infer(input, hx, weights, self.input_size, self.hidden_size, cell=True)
                 if found is not None:
                     _counters.native[type(self).__name__] += 1
-                    return found
+                    return found  # type: ignore[no-any-return]
             reason = left_to_torch(input, weights, hx) or self._misshapen(input, hx)
             if not reason:
                 return self._run(input, hx, weights)
@@ -50,7 +54,7 @@ class LSTMCell(torch.nn.LSTMCell):
             h0 = c0 = x.new_zeros(x.shape[0], self.hidden_size)
         else:
             h0, c0 = hx if batched else (hx[0][None], hx[1][None])
-        _, hn, cn = run(type(self).__name__, Plan(step=True), x, h0, c0, [*weights, None])
+        _, hn, cn = run(type(self).__name__, Plan(step=True), x, h0, c0, weights)
         return (hn, cn) if batched else (hn[0], cn[0])
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:

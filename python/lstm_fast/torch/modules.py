@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from .._arguments import finite, flag, save_choice
 from . import _counters
-from ._call import KINDS, Outputs, run, unsupported
+from ._call import KINDS, Outputs, infer, run, unsupported
 from ._checks import left_to_torch, lengths_of, require_shapes, wrong_states
 from ._plan import Plan
 
@@ -111,6 +111,10 @@ class LSTM(torch.nn.LSTM):
         if hx is None and self.learn_initial_state and input.dim() in (2, 3):
             hx = self._learnt(input.shape[0 if self.batch_first else 1] if input.dim() == 3 else None)
         weights = self._weights()
+        if lengths is None and not torch.compiler.is_compiling():
+            found = self._inferred(input, hx, weights)
+            if found is not None:
+                return found
         reason = left_to_torch(input, weights, hx) or self._misshapen(input, hx)
         if reason:
             return self._parent(input, hx, reason, lengths)
@@ -127,6 +131,20 @@ class LSTM(torch.nn.LSTM):
         if not batched:
             return y[:, 0], (hn[:, 0], cn[:, 0]), *(each[:, 0] for each in cells)
         return self._time_major(y), (hn, cn), *map(self._time_major, cells)
+
+    def _inferred(self, input: Tensor, hx: Any, weights: list[Tensor | None]) -> tuple[Any, ...] | None:
+        """The outputs by the short way, if it is simple inference."""
+        layers = self.num_layers
+        if self.return_cells or (self.training and self.dropout > 0 and layers > 1):
+            return None
+        directions = 2 if self.bidirectional else 1
+        sizes = self.input_size, self.hidden_size, self.proj_size, layers, directions
+        found = infer(input, hx, weights, *sizes, self.batch_first)
+        if found is None:
+            return None
+        _counters.native[type(self).__name__] += 1
+        y, hn, cn = found
+        return y, (hn, cn)
 
     def _time_major(self, batch: Tensor) -> Tensor:
         """[T,B,.] from what the user calls input; its own inverse."""
