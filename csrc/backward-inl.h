@@ -296,11 +296,14 @@ void weight_gradient(const BackwardChunk<typename V::scalar>& chunk, Deal deal) 
   const index groups = groups_of<gates>(blocks);
   TaskList tasks = own_tasks(groups * (tiles.x_tiles + tiles.h_tiles) + projection_blocks * tiles.p_tiles, deal);
   for_groups<gates>({0, blocks}, WeightGradientGroup<CellOf, V>{chunk, tiles, tasks});
-  typename V::scalar* dw_hr = chunk.dw_hr;
-  for (index nb = 0; nb < projection_blocks; ++nb) {
-    const ColumnBlock block = column_block<V>(chunk.H, nb);
-    const Range own = tasks.take(tiles.p_tiles);
-    for_vectors(block.vectors, ProjectionWeightBlock<Tiles::limit, V>{chunk, block.first, tiles.p, own, count, dw_hr});
-    dw_hr += tiles.p * block.vectors * V::lanes;
+  if constexpr (CellOf<V>::carry == Carry::c) {
+    typename V::scalar* dw_hr = chunk.dw_hr;
+    for (index nb = 0; nb < projection_blocks; ++nb) {
+      const ColumnBlock block = column_block<V>(chunk.H, nb);
+      const Range own = tasks.take(tiles.p_tiles);
+      for_vectors(block.vectors,
+                  ProjectionWeightBlock<Tiles::limit, V>{chunk, block.first, tiles.p, own, count, dw_hr});
+      dw_hr += tiles.p * block.vectors * V::lanes;
+    }
   }
 }

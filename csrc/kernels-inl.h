@@ -3,7 +3,7 @@
 
 #include "math-inl.h"
 
-#include "cells/cell-inl.h"
+#include "cell-inl.h"
 
 #include "cells/gru-inl.h"
 

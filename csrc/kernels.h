@@ -3,7 +3,7 @@
 // Packed layouts (V = one vector of `lanes` elements, unit block jb = `lanes` hidden units, padded with zeros):
 //   weights         [jb][k][gate][lane], k = 0..K-1; w_ih has one more row, k = I: the bias; so has w_hh if it has a
 //                   bias of its own (`recurrent_bias`)
-//   gate rows       [row][jb][slot][lane], rows at `gate_stride`: the order of the accumulators, see cells/cell-inl.h
+//   gate rows       [row][jb][slot][lane], rows at `gate_stride`: the order of the accumulators, see cell-inl.h
 //   w_t             [nb][kk][vector][lane]: column block nb of up to 4 vectors of outputs; kk over (unit, gate), the
 //                   gate inside and valid units only, so that sums run in the same order for every number of lanes
 //   c, dc           what a cell carries from step to step beside the product with h, and its gradient: c of an LSTM;

@@ -9,13 +9,13 @@ struct GruCell {
   static constexpr Carry carry = Carry::h;
   static constexpr bool from_registers = true;
 
-  static LF_INLINE V next_carry(const V (&s)[slots], V h_prev) {
+  static LF_INLINE V next_carry(const Vectors<V, slots>& s, V h_prev) {
     const auto& [n, r, z, n_h] = s;
     return fma(z, sub(h_prev, n), n);
   }
 
   // a: pre-activations, of n from x and from h
-  static LF_INLINE CellStep<V, slots> forward(const V (&a)[slots], V h_prev, Activation) {
+  static LF_INLINE CellStep<V, slots> forward(const Vectors<V, slots>& a, V h_prev, Activation) {
     const auto& [n_x, a_r, a_z, n_h] = a;
     const V r = sigmoid(a_r);
     const V z = sigmoid(a_z);
@@ -24,7 +24,7 @@ struct GruCell {
     return {{n, r, z, n_h}, h, h};
   }
 
-  static LF_INLINE CellGradient<V, slots> backward(const V (&s)[slots], V h_prev, V, V dh, V, Activation) {
+  static LF_INLINE CellGradient<V, slots> backward(const Vectors<V, slots>& s, V h_prev, V, V dh, V, Activation) {
     const auto& [n, r, z, n_h] = s;
     const V one = V::set(1);
     const V da_n = mul(mul(dh, sub(one, z)), fma(neg(n), n, one));

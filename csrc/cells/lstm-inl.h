@@ -8,13 +8,13 @@ struct LstmCell {
   static constexpr bool from_registers = true;
 
   // s: activated gates
-  static LF_INLINE V next_carry(const V (&s)[gates], V c_prev) {
+  static LF_INLINE V next_carry(const Vectors<V, gates>& s, V c_prev) {
     const auto& [i, f, g, o] = s;
     return fma(f, c_prev, mul(i, g));
   }
 
   // a: pre-activations
-  static LF_INLINE CellStep<V, gates> forward(const V (&a)[gates], V c_prev, Activation) {
+  static LF_INLINE CellStep<V, gates> forward(const Vectors<V, gates>& a, V c_prev, Activation) {
     const auto& [a_i, a_f, a_g, a_o] = a;
     const V i = sigmoid(a_i);
     const V f = sigmoid(a_f);
@@ -25,7 +25,7 @@ struct LstmCell {
   }
 
   // dc: gradient that reaches c from the step after
-  static LF_INLINE CellGradient<V, gates> backward(const V (&s)[gates], V c_prev, V c, V dh, V dc, Activation) {
+  static LF_INLINE CellGradient<V, gates> backward(const Vectors<V, gates>& s, V c_prev, V c, V dh, V dc, Activation) {
     const auto& [i, f, g, o] = s;
     const V one = V::set(1);
     const V tc = tanh(c);
@@ -38,5 +38,8 @@ struct LstmCell {
   }
 
   // What the projection multiplies.
-  static LF_INLINE V output(const V (&s)[gates], V c) { return mul(s[3], tanh(c)); }
+  static LF_INLINE V output(const Vectors<V, gates>& s, V c) {
+    const auto& [i, f, g, o] = s;
+    return mul(o, tanh(c));
+  }
 };

@@ -8,13 +8,15 @@ struct RnnCell {
   static constexpr Carry carry = Carry::nothing;
   static constexpr bool from_registers = false;  // four activations in every tile would be much code
 
-  static LF_INLINE CellStep<V, gates> forward(const V (&a)[gates], V, Activation activation) {
-    const V h = activated(a[0], activation);
+  static LF_INLINE CellStep<V, gates> forward(const Vectors<V, gates>& a, V, Activation activation) {
+    const auto& [sum] = a;
+    const V h = activated(sum, activation);
     return {{h}, h, h};
   }
 
-  static LF_INLINE CellGradient<V, gates> backward(const V (&s)[gates], V, V, V dh, V, Activation activation) {
-    return {{through(dh, s[0], activation)}, dh};
+  static LF_INLINE CellGradient<V, gates> backward(const Vectors<V, gates>& s, V, V, V dh, V, Activation activation) {
+    const auto& [h] = s;
+    return {{through(dh, h, activation)}, dh};
   }
 
  private:

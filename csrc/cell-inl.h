@@ -1,4 +1,4 @@
-// What a cell is: a template CellOf<V> with the members below, in a file of its own. Included inside a target region,
+// What a cell is: a template CellOf<V> with the members below, in a file of cells/. Included inside a target region,
 // once per instruction set.
 //
 //   gates           blocks of H rows of the weights
@@ -14,6 +14,9 @@
 //
 // A gate row has `slots` vectors for `lanes` units: first `apart` sums over x that stand apart, then those that have
 // parts from both, then `apart` over h. So the sums over x are the first `gates` slots, those over h the last.
+
+template <class V, int count>
+using Vectors = V[count];
 
 template <class V, int slots>
 struct CellStep {
