@@ -4,6 +4,8 @@
 #include <pybind11/native_enum.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <iterator>
 #include <memory>
 #include <string>
 
@@ -51,6 +53,13 @@ py::tuple reserve_states(const Reserve& reserve, int layer, int direction) {
   }
   if (!reserve.saved) throw py::value_error("reserve: expected one that still has its arrays");
   return (reserve.code == 'f' ? states_of<float> : states_of<double>)(reserve, layer, direction);
+}
+
+const char* reserve_cell(const Reserve& reserve) {
+  const auto same = [&](const CellKind& kind) {
+    return kind.cell == reserve.shape.cell && kind.activation == reserve.shape.activation;
+  };
+  return std::find_if(std::begin(cell_kinds), std::end(cell_kinds), same)->name;
 }
 
 py::ssize_t reserve_nbytes(const Reserve& reserve) {
@@ -118,6 +127,7 @@ void bind_reserve(py::module_& module) {
   py::class_<Reserve>(module, "Reserve", only_from_forward,
                       "What a training forward keeps for backward. Opaque; never written.")
       .def_property_readonly("nbytes", reserve_nbytes)
+      .def_property_readonly("cell", reserve_cell)
       .def_property_readonly("isa", [](const Reserve& reserve) { return isa_name(*reserve.isa); })
       .def_property_readonly("biases",
                              [](const Reserve& reserve) { return py::make_tuple(reserve.has_b_ih, reserve.has_b_hh); })
