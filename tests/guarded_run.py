@@ -91,7 +91,7 @@ def step_of_stream(
     x: Array, h: Array, c: Array, w_ih: Array, w_hh: Array, b_ih: Array | None = None, b_hh: Array | None = None
 ) -> tuple[Array, Array]:
     """As lstm_cell, from weights that stay packed."""
-    stream = core.open_stream([(w_ih, w_hh, b_ih, b_hh, None)], len(x), 1)
+    stream = core.open_stream("lstm", [(w_ih, w_hh, b_ih, b_hh, None)], len(x), 1)
     stream.set_state(h[None], c[None])
     return stream.step(x), stream.state()[1][0]
 

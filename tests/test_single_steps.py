@@ -78,7 +78,7 @@ def test_cell_has_the_gradients_of_a_layer(widths, dtype, isa):
         reserve = layer.forward(x, (h0, c0))[-1]
         expected = layer.backward(reserve, None, (dy, 2 * dy))
         cell = cell_forward(layer, x, h0, c0)
-        dx, dh, dc, [(dw_ih, dw_hh, db, _)] = core.lstm_backward(cell, None, dy[0], 2 * dy[0])
+        dx, dh, dc, [(dw_ih, dw_hh, db, _, _)] = core.backward(cell, None, dy[0], 2 * dy[0])
         assert_same_bits(dx, expected.x[0], "dx")
         assert_same_bits(dh, expected.state[0][0], "dh")
         assert_same_bits(dc, expected.state[1][0], "dc")
@@ -109,7 +109,7 @@ def test_cells_with_any_number_of_threads(threads, batch, isa, team):
     for count in (1, threads):
         lf.set_num_threads(count)
         reserve = cell_forward(layer, x, h0, c0)
-        dx, dh, dc, [weights] = core.lstm_backward(reserve, None, dy[0], 2 * dy[0])
+        dx, dh, dc, [weights] = core.backward(reserve, None, dy[0], 2 * dy[0])
         assert core.threads_used() == count
         found.append((dx, dh, dc, *weights[:3]))
     for name, one, other in zip(("dx", "dh", "dc", "dw_ih", "dw_hh", "db"), *found, strict=True):
@@ -149,10 +149,10 @@ def test_only_some_gradients():
     layer = lf.LSTM(6, 10, seed=6)
     x, dy, (h0, c0) = draw(layer, 2, steps=1)
     reserve = cell_forward(layer, x, h0, c0)
-    _, _, _, [(dw_ih, dw_hh, db, _)] = core.lstm_backward(reserve, None, dy[0], None)
+    _, _, _, [(dw_ih, dw_hh, db, _, _)] = core.backward(reserve, None, dy[0], None)
     for wanted in ((True, False, False), (False, True, False), (False, False, True), (False, False, False)):
         flags = (False, False, False, [(*wanted, False)])
-        dx, dh, dc, [found] = core.lstm_backward(reserve, None, dy[0], None, flags)
+        dx, dh, dc, [found] = core.backward(reserve, None, dy[0], None, flags)
         assert dx is dh is dc is None
         for want, one, other in zip(wanted, found, (dw_ih, dw_hh, db), strict=False):
             if want:
@@ -165,14 +165,14 @@ def test_a_released_cell_wants_its_weights_again():
     layer = lf.LSTM(3, 4, seed=9)
     x, dy, (h0, c0) = draw(layer, 2, steps=1)
     reserve = cell_forward(layer, x, h0, c0)
-    before = core.lstm_backward(reserve, None, dy[0], None)[0]
+    before = core.backward(reserve, None, dy[0], None)[0]
     saved = reserve.release()
     with pytest.raises(ValueError, match=r"saved: expected 4 .* got 3"):
-        core.lstm_backward(reserve, None, dy[0], None, None, saved)
+        core.backward(reserve, None, dy[0], None, None, saved)
     with pytest.raises(ValueError, match="saved: expected the weights of 1 layers and directions, got 0"):
-        core.lstm_backward(reserve, None, dy[0], None, None, (*saved, []))
+        core.backward(reserve, None, dy[0], None, None, (*saved, []))
     weights = tuple(layer.parameters.values())
     with pytest.raises(ValueError, match="w_hh: expected shape"):
-        core.lstm_backward(reserve, None, dy[0], None, None, (*saved, [(*weights[:1], weights[0], None, None, None)]))
-    again = core.lstm_backward(reserve, None, dy[0], None, None, (*saved, [(*weights, None)]))[0]
+        core.backward(reserve, None, dy[0], None, None, (*saved, [(*weights[:1], weights[0], None, None, None)]))
+    again = core.backward(reserve, None, dy[0], None, None, (*saved, [(*weights, None)]))[0]
     assert_same_bits(again, before, "dx")

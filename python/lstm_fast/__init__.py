@@ -1,4 +1,4 @@
-"""Fused, bit-reproducible LSTM kernels for NumPy: forward and backward, float32 and float64."""
+"""Fused, bit-reproducible LSTM, GRU and RNN kernels for NumPy: forward and backward, float32 and float64."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from . import ops, reference
 from ._results import Gradients
 from .clip import clip_grad_norm, clip_grad_value
 from .config import get_num_threads, isa, set_isa, set_num_threads, set_spare_memory, show_config, threads
-from .layers import LSTM
+from .layers import GRU, LSTM, RNN
 from .stream import Stream
 
 __version__ = "0.1.0"
@@ -23,7 +23,9 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "GRU",
     "LSTM",
+    "RNN",
     "Gradients",
     "Stream",
     "clip_grad_norm",

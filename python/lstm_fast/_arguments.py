@@ -91,8 +91,12 @@ def save_choice(value: str | None) -> str | None:
     return choice(value, "save", ("gates", "lean", None))
 
 
+NONLINEARITIES = ("tanh", "relu", "sigmoid", "identity")
+
+
 # Option: the values that this version takes.
 _SCOPE: dict[str, tuple[Any, ...]] = {
+    "reset_after": (True,),
     "truncate": (None,),
     "grad_clip": (None,),
     "resets": (None,),

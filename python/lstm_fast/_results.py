@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from numpy.typing import NDArray
 
@@ -12,21 +12,26 @@ from ._arguments import flag, integer
 from ._axes import arranged
 
 if TYPE_CHECKING:
-    from .layers import LSTM
+    from ._recurrent import Recurrent
 
 Array = NDArray[Any]
+State = TypeVar("State")  # (h, c) of an LSTM, h of the others
+States = TypeVar("States")  # one of those below
 
 
 @dataclass(eq=False)
-class Gradients:
-    """What :meth:`LSTM.backward` returns: gradients in the shapes and under the names of what they belong to."""
+class Gradients(Generic[State]):
+    """What a layer's ``backward`` returns: gradients in the shapes and under the names of what they belong to.
+
+    ``state``: (dh0, dc0) for an LSTM, dh0 for the others.
+    """
 
     x: Array
-    state: tuple[Array, Array]
+    state: State
     parameters: dict[str, Array]
 
 
-class States(NamedTuple):
+class LSTMStates(NamedTuple):
     """Activated gates and cell state after every step, each [T,B,H] ([B,T,H] if batch_first, [T,H] unbatched)."""
 
     i: Array
@@ -36,14 +41,28 @@ class States(NamedTuple):
     c: Array
 
 
-@dataclass(frozen=True, eq=False)
-class LayerReserve:
-    """What :meth:`LSTM.forward` keeps for :meth:`LSTM.backward`: h, c, gates and packed weights; x by reference.
+class GRUStates(NamedTuple):
+    """Activated gates of every step, each [T,B,H] ([B,T,H] if batch_first, [T,H] unbatched)."""
 
-    With ``save="lean"`` no gates, and c at a few steps only.
+    r: Array
+    z: Array
+    n: Array
+
+
+class RNNStates(NamedTuple):
+    """h after every step, [T,B,H] ([B,T,H] if batch_first, [T,H] unbatched)."""
+
+    h: Array
+
+
+@dataclass(frozen=True, eq=False)
+class LayerReserve(Generic[States]):
+    """What a layer's ``forward`` keeps for its ``backward``: states, gates and packed weights; x by reference.
+
+    With ``save="lean"`` no gates, and what the cell carries at a few steps only.
     """
 
-    layer: LSTM
+    layer: Recurrent[Any, Any, Any, States]
     core: _core.Reserve
     unbatched: bool
     y_shape: tuple[int, ...]
@@ -55,10 +74,11 @@ class LayerReserve:
         return self.core.nbytes
 
     def states(self, layer: int = 0, reverse: bool = False) -> States:
-        """The gates and all c of one layer and direction, copied; 0 beyond a row's length.
+        """i, f, g, o, c of one layer and direction of an LSTM; r, z, n of a GRU; h of an RNN. Copies, by these names.
 
-        Computed again, with the same bits, after ``save="lean"``; x must not have changed then.
-        ValueError if there is no such layer or direction.
+        0 beyond a row's length. Computed again, with the same bits, after ``save="lean"``; x must not have changed
+        then. ValueError if there is no such layer or direction.
         """
         gates, c = self.core.states(integer(layer, "layer", 0, 2**16), int(flag(reverse, "reverse")))
-        return States(*(arranged(a, self.layer.batch_first, self.unbatched) for a in (*gates, c)))
+        every = [*gates] if c is None else [*gates, c]
+        return self.layer._shown(*(arranged(a, self.layer.batch_first, self.unbatched) for a in every))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ._results import Gradients
 
 
-def clip_grad_norm(grads: Gradients, max_norm: float) -> float:
+def clip_grad_norm(grads: Gradients[Any], max_norm: float) -> float:
     """Scale all parameter gradients so that their joint 2-norm is at most ``max_norm``; returns the norm before.
 
     As ``torch.nn.utils.clip_grad_norm_``: the factor is min(1, max_norm / (norm + 1e-6)), so a NaN norm makes every
@@ -29,7 +29,7 @@ def clip_grad_norm(grads: Gradients, max_norm: float) -> float:
     return norm
 
 
-def clip_grad_value(grads: Gradients, limit: float) -> None:
+def clip_grad_value(grads: Gradients[Any], limit: float) -> None:
     """Limit every element of all parameter gradients to [-limit, limit]; NaN stays.
 
     TypeError or ValueError if ``limit`` is not a number >= 0.

@@ -35,7 +35,7 @@ BINDING = "src/bind_backward.cpp"
 GIL = "src/without_gil.cpp"
 MODULE = "src/module.cpp"
 OPS = "python/lstm_fast/ops.py"
-LAYERS = "python/lstm_fast/layers.py"
+LAYERS = "python/lstm_fast/_recurrent.py"
 
 
 class Defect(NamedTuple):

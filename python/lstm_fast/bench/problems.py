@@ -138,7 +138,7 @@ class Problem:
     @functools.cached_property
     def parameter_shapes(self) -> dict[str, Shape]:
         """Name -> shape, in PyTorch's order; short names if :attr:`single`."""
-        sizes = Sizes(self.inputs, self.hidden, self.layers, True, self.directions, self.projection)
+        sizes = Sizes(GATES[self.cell], self.inputs, self.hidden, self.layers, True, self.directions, self.projection)
         shapes = parameter_shapes(sizes)
         return dict(zip(SHORT_NAMES, shapes.values(), strict=False)) if self.single else shapes
 

@@ -36,7 +36,7 @@ class Step(NamedTuple):
     """What one batch gives."""
 
     loss: float  # mean over the sentences, nats
-    gradients: Gradients  # .parameters has the names of Classifier.parameters
+    gradients: Gradients[tuple[Array, Array]]  # .parameters has the names of Classifier.parameters
 
 
 class Classifier:

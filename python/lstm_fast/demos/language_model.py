@@ -23,7 +23,7 @@ class Step(NamedTuple):
 
     loss: float  # mean over the chunk's predictions, nats
     state: State  # after the chunk
-    gradients: Gradients  # .parameters has the names of LanguageModel.parameters
+    gradients: Gradients[tuple[Array, Array]]  # .parameters has the names of LanguageModel.parameters
 
 
 class LanguageModel:
