@@ -74,16 +74,16 @@ py::object infer_of(const py::tuple& given, const dlpack::Tensor& x, Request req
   };
   const T* const h0 = state(at_h0, Ho);
   const T* const c0 = state(at_c0, shape.H);
-  std::vector<Weights<T>> weights(static_cast<std::size_t>(count));
-  std::size_t at = at_weights;
-  for (Weights<T>& w : weights) {
+  std::vector<Weights<T>> weights;
+  for (std::size_t at = at_weights; at < given.size(); at += kinds) {
     const bool lowest = at < at_weights + kinds * static_cast<std::size_t>(shape.directions);
-    w.w_ih = tensors.dense(at, {4 * shape.H, lowest ? shape.I : shape.directions * Ho});
-    w.w_hh = tensors.dense(at + 1, {4 * shape.H, Ho});
-    w.b_ih = tensors.dense_or_none(at + 2, {4 * shape.H});
-    w.b_hh = tensors.dense_or_none(at + 3, {4 * shape.H});
-    w.w_hr = shape.P > 0 ? tensors.dense(at + 4, {shape.P, shape.H}) : nullptr;
-    at += kinds;
+    weights.push_back({
+        .w_ih = tensors.dense(at, {4 * shape.H, lowest ? shape.I : shape.directions * Ho}),
+        .w_hh = tensors.dense(at + 1, {4 * shape.H, Ho}),
+        .b_ih = tensors.dense_or_none(at + 2, {4 * shape.H}),
+        .b_hh = tensors.dense_or_none(at + 3, {4 * shape.H}),
+        .w_hr = shape.P > 0 ? tensors.dense(at + 4, {shape.P, shape.H}) : nullptr,
+    });
   }
   if (!tensors.usable()) return py::none();
 

@@ -81,10 +81,10 @@ DEFECTS = [
     ),
     replaced(
         "d13",
-        "inference past NumPy takes the weights of the first layer and direction for all",
+        "inference past NumPy takes w_ih of the first layer and direction for all",
         INFER,
-        "    at += kinds;\n",
-        "    at += 0 * kinds;\n",
+        ".w_ih = tensors.dense(at, {4",
+        ".w_ih = tensors.dense(at_weights, {4",
     ),
     replaced(
         "d14",
