@@ -250,11 +250,26 @@ def test_y_is_read_only(problem):
         y[0, 0, 0] = 1
 
 
-@pytest.mark.parametrize("name", ["truncate", "grad_clip", "resets"])
-def test_training_options_that_come_later_say_so(name, problem):
-    value = {"truncate": 2, "grad_clip": 1.0, "resets": np.zeros((T, B), bool)}
-    with pytest.raises(NotImplementedError, match=name):
-        make_layer(problem).forward(problem.x, **{name: value[name]})
+BAD_AIDS = [
+    ("truncate", 0, ValueError),
+    ("truncate", 2.0, TypeError),
+    ("truncate", True, TypeError),
+    ("grad_clip", 0, ValueError),
+    ("grad_clip", float("nan"), ValueError),
+    ("grad_clip", "1", TypeError),
+    ("resets", np.zeros((T, B + 1), bool), ValueError),
+    ("resets", np.zeros(T, bool), ValueError),
+    ("resets", np.zeros((T, B)), TypeError),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "error"), BAD_AIDS)
+def test_training_aids(name, value, error, problem):
+    for functions in (lf.ops, lf.reference):
+        with pytest.raises(error, match=f"^{name}: expected .*, got"):
+            functions.lstm_forward(**problem.forward, **{name: value})
+    with pytest.raises(error, match=f"^{name}: expected .*, got"):
+        make_layer(problem).forward(problem.x, **{name: value})
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,9 @@ def test_bindings_hold_no_arithmetic():
     assert not hits(r"\bstd::(exp|tanh|fma|sqrt|inner_product|accumulate|transform)\b|\bfma\w*\(\s*\w+,", sources(SRC))
     # Loops over axes, sizes, steps of batch_sizes, layers and directions (at), cells; none runs over elements.
     loops = hits(r"\bfor\s*\(", sources(SRC))
-    assert all(re.search(r"\baxis\b|\bat\b|\bsize : (dims|sizes)\b|\bkind : cell_kinds\b", line) for line in loops), loops
+    assert all(re.search(r"\baxis\b|\bat\b|\bsize : (dims|sizes)\b|\bkind : cell_kinds\b", line) for line in loops), (
+        loops
+    )
 
 
 def test_module_is_a_table_of_contents():

@@ -94,12 +94,33 @@ def save_choice(value: str | None) -> str | None:
 NONLINEARITIES = ("tanh", "relu", "sigmoid", "identity")
 
 
+def resets_mask(value: Any, shape: tuple[int, ...], axes: str) -> NDArray[Any]:
+    """Value as an array of bool; TypeError for another dtype, ValueError for another shape than that of ``axes``."""
+    mask = np.asarray(value)
+    wanted = f"resets: expected an array of bool of shape {shape} {axes}"
+    if mask.dtype != np.bool_:
+        raise TypeError(f"{wanted}, got dtype {mask.dtype}")
+    if mask.shape != shape:
+        raise ValueError(f"{wanted}, got shape {mask.shape}")
+    return mask
+
+
+def kernel_aids(
+    truncate: int | None, grad_clip: float | None, resets: NDArray[Any] | None
+) -> tuple[int, float, NDArray[Any] | None] | None:
+    """What the kernels take for them, ``resets`` being [T,B]; TypeError or ValueError if one is wrong."""
+    if truncate is None and grad_clip is None and resets is None:
+        return None
+    return (
+        0 if truncate is None else integer(truncate, "truncate", 1, 2**62),
+        0.0 if grad_clip is None else positive(grad_clip, "grad_clip"),
+        resets,
+    )
+
+
 # Option: the values that this version takes.
 _SCOPE: dict[str, tuple[Any, ...]] = {
     "reset_after": (True,),
-    "truncate": (None,),
-    "grad_clip": (None,),
-    "resets": (None,),
 }
 
 

@@ -63,6 +63,7 @@ def lstm_forward(
     block: object = None,
     cells: bool = False,
     packed: PackedF32 | PackedF64 | None = None,
+    aids: tuple[int, float, Array | None] | None = None,
 ) -> tuple[Array, Array, Any, Array | None, Reserve | None]: ...
 
 gru_forward = lstm_forward

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _lstm_fast_core as _core
-from ._arguments import integer, require_in_scope, save_choice
+from ._arguments import integer, kernel_aids, resets_mask, save_choice
 from ._axes import arranged, as_array, time_major
 from ._layer import Layer
 from ._results import Gradients, LayerReserve, State, States
@@ -35,7 +35,7 @@ class Recurrent(Layer, Generic[Given, GivenGradients, State, States], ABC):
         zeros; the final state alike. lengths: as in :mod:`lstm_fast.ops`. Dropout is off. TypeError and ValueError as
         there; lists are converted to the layer's dtype, arrays never are.
         """
-        y, state_n, _, _ = self._run(x, state, lengths, save=None, seed=0)
+        y, state_n, _, _ = self._run(x, state, lengths, None, 0, None)
         return y, state_n
 
     def forward(
@@ -57,9 +57,14 @@ class Recurrent(Layer, Generic[Given, GivenGradients, State, States], ABC):
 
         ``save``: "gates" keeps the gates of every step, and an LSTM's c; "lean" keeps neither, but for c at a few
         steps, about a sixth of the memory (of an RNN's, half), and backward computes the gates again: the same bits, up
-        to a third more time. The other options belong to later versions and raise NotImplementedError.
+        to a third more time.
+
+        ``truncate``: k, at least 1: backward cuts the gradient of the state every k steps, counted from each row's own
+        start in the direction of the layer. ``grad_clip``: backward clips dh, the gradient of h after a step from y and
+        from the step after, to [-grad_clip, grad_clip] before the step. ``resets``: booleans [T,B] ([B,T] if
+        batch_first, [T] unbatched): before the step that reads x[t] of row b the state of every layer and direction is
+        zeroed, and its gradient stops there. TypeError or ValueError if one of them is none of these.
         """
-        require_in_scope(truncate=truncate, grad_clip=grad_clip, resets=resets)
         choice = save_choice(save)
         if choice is None:
             raise ValueError("save: expected 'gates' or 'lean', got None; call the layer itself for inference")
@@ -69,7 +74,13 @@ class Recurrent(Layer, Generic[Given, GivenGradients, State, States], ABC):
         drops = self.dropout > 0 and self.num_layers > 1
         if seed is None and drops:
             seed = int(self._generator.integers(2**64, dtype=np.uint64))
-        y, state_n, reserve, unbatched = self._run(x, state, lengths, save=_core.Save[choice], seed=seed or 0)
+        x = as_array(x, "x", self.dtype)
+        if resets is not None:
+            axes = "(T)" if x.ndim == 2 else "(B, T)" if self.batch_first else "(T, B)"
+            mask = resets_mask(resets, x.shape[:-1], axes)
+            resets = mask[:, None] if x.ndim == 2 else mask.T if self.batch_first else mask
+        aids = kernel_aids(truncate, grad_clip, resets)
+        y, state_n, reserve, unbatched = self._run(x, state, lengths, _core.Save[choice], seed or 0, aids)
         assert reserve is not None
         return y, state_n, LayerReserve(self, reserve, unbatched, y.shape, seed if drops else None)
 
@@ -144,6 +155,7 @@ class Recurrent(Layer, Generic[Given, GivenGradients, State, States], ABC):
         lengths: ArrayLike | None,
         save: _core.Save | None,
         seed: int,
+        aids: tuple[int, float, Array | None] | None,
     ) -> tuple[Array, State, _core.Reserve | None, bool]:
         x = as_array(x, "x", self.dtype)
         unbatched = x.ndim == 2
@@ -169,6 +181,7 @@ class Recurrent(Layer, Generic[Given, GivenGradients, State, States], ABC):
             None,
             False,
             self._packed,
+            aids,
         )
         return arranged(y, self.batch_first, unbatched), _state_of(hn, cn, unbatched), reserve, unbatched
 

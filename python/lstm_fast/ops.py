@@ -13,6 +13,8 @@ With ``save=None`` (inference) forward returns None for the reserve; otherwise y
 to it, and x must not change until backward. ``save="lean"`` keeps about a sixth of what ``"gates"`` keeps (of an RNN:
 half), and backward computes the gates again: the same bits, up to a third more time.
 
+``truncate``, ``grad_clip`` and ``resets``, booleans [T,B], are those of :meth:`lstm_fast.LSTM.forward`.
+
 The gradients that backward returns, by the names of the arguments of forward, belong to what forward computed, even if
 the weights have changed since. A reserve can be used more than once.
 
@@ -25,10 +27,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _lstm_fast_core as _core
-from ._arguments import NONLINEARITIES, choice, flag, require_in_scope, save_choice
+from ._arguments import NONLINEARITIES, choice, flag, kernel_aids, require_in_scope, resets_mask, save_choice
 from ._lstm_fast_core import Reserve
 
 __all__ = [
@@ -61,12 +64,17 @@ def lstm_forward(
     lengths: ArrayLike | None = None,
     reverse: bool = False,
     save: str | None = "gates",
+    truncate: int | None = None,
+    grad_clip: float | None = None,
+    resets: ArrayLike | None = None,
 ) -> tuple[Array, Array, Array, Reserve | None]:
     """Run one layer over a whole sequence.
 
     Returns y [T,B,H], hn and cn [B,H], and the reserve that :func:`lstm_backward` takes.
     """
-    return _forward("lstm", x, h0, c0, (w_ih, w_hh, b_ih, b_hh, w_hr), lengths, reverse, save)
+    return _forward(
+        "lstm", x, h0, c0, (w_ih, w_hh, b_ih, b_hh, w_hr), lengths, reverse, save, (truncate, grad_clip, resets)
+    )
 
 
 def lstm_backward(
@@ -104,6 +112,9 @@ def gru_forward(
     lengths: ArrayLike | None = None,
     reverse: bool = False,
     save: str | None = "gates",
+    truncate: int | None = None,
+    grad_clip: float | None = None,
+    resets: ArrayLike | None = None,
 ) -> tuple[Array, Array, Reserve | None]:
     """Run one layer over a whole sequence.
 
@@ -112,7 +123,9 @@ def gru_forward(
     brings.
     """
     cell = _gru(reset_after)
-    y, hn, _, reserve = _forward(cell, x, h0, None, (w_ih, w_hh, b_ih, b_hh, None), lengths, reverse, save)
+    y, hn, _, reserve = _forward(
+        cell, x, h0, None, (w_ih, w_hh, b_ih, b_hh, None), lengths, reverse, save, (truncate, grad_clip, resets)
+    )
     return y, hn, reserve
 
 
@@ -150,13 +163,18 @@ def rnn_forward(
     lengths: ArrayLike | None = None,
     reverse: bool = False,
     save: str | None = "gates",
+    truncate: int | None = None,
+    grad_clip: float | None = None,
+    resets: ArrayLike | None = None,
 ) -> tuple[Array, Array, Reserve | None]:
     """Run one layer over a whole sequence; ``nonlinearity`` is tanh, relu, sigmoid or identity.
 
     Returns y [T,B,H], hn [B,H], and the reserve that :func:`rnn_backward` takes.
     """
     cell = _rnn(nonlinearity)
-    y, hn, _, reserve = _forward(cell, x, h0, None, (w_ih, w_hh, b_ih, b_hh, None), lengths, reverse, save)
+    y, hn, _, reserve = _forward(
+        cell, x, h0, None, (w_ih, w_hh, b_ih, b_hh, None), lengths, reverse, save, (truncate, grad_clip, resets)
+    )
     return y, hn, reserve
 
 
@@ -200,13 +218,17 @@ def _forward(
     lengths: ArrayLike | None,
     reverse: bool,
     save: str | None,
+    aids: tuple[int | None, float | None, ArrayLike | None],
 ) -> tuple[Array, Array, Any, Reserve | None]:
     """y, hn, cn (None for a cell without c) and the reserve; ``cell`` is the name that the kernels know it by."""
     wanted = save_choice(save)
     kept = None if wanted is None else _core.Save[wanted]
+    truncate, grad_clip, resets = aids
+    mask = None if resets is None else resets_mask(resets, np.shape(x)[:2], "(T, B)")
+    given = kernel_aids(truncate, grad_clip, mask)
     run = getattr(_core, f"{cell}_forward")
     y, hn, cn, _, reserve = run(
-        x, h0, c0, [weights], lengths, 1, 1, flag(reverse, "reverse"), kept, 0.0, 0, _core.Form.layer
+        x, h0, c0, [weights], lengths, 1, 1, flag(reverse, "reverse"), kept, 0.0, 0, _core.Form.layer, aids=given
     )
     return y, hn, cn, reserve
 

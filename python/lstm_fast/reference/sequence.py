@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .._arguments import integer, positive
+from .._arguments import integer, positive, resets_mask
 
 Array = NDArray[Any]
 State = tuple[Array, ...]  # h, or h and c, [B,H] each; h is P wide with a projection
@@ -45,12 +45,7 @@ class Aids(NamedTuple):
     def checked(cls, x: Array, truncate: int | None, grad_clip: float | None, resets: ArrayLike | None) -> Aids:
         """TypeError or ValueError for anything that :class:`Aids` cannot be."""
         if resets is not None:
-            resets = np.asarray(resets)
-            wanted = f"resets: expected an array of bool of shape {x.shape[:2]} (T, B)"
-            if resets.dtype != bool:
-                raise TypeError(f"{wanted}, got dtype {resets.dtype}")
-            if resets.shape != x.shape[:2]:
-                raise ValueError(f"{wanted}, got shape {resets.shape}")
+            resets = resets_mask(resets, x.shape[:2], "(T, B)")
         return cls(
             None if truncate is None else integer(truncate, "truncate", 1),
             None if grad_clip is None else positive(grad_clip, "grad_clip"),
