@@ -100,9 +100,14 @@ void backward_cells(const BackwardChunk<typename V::scalar>& chunk, index step, 
 template <template <class> class CellOf, class V>
 void backward_product(const BackwardChunk<typename V::scalar>& chunk, index step, Part part) {
   const index count = part.rows.count(chunk.first_row[step + 1] - chunk.first_row[step]);
-  product<typename RecurrentWindow<CellOf, V>::Own, V>(chunk.dgates + chunk.first_row[step] * chunk.gate_stride,
-                                                       chunk.gate_stride, chunk.w_hh_t, chunk.H, chunk.Ho,
-                                                       chunk.dh_rows, part.rows, count, part.blocks);
+  const index blocks = part.blocks.end - part.blocks.begin;
+  const bool back = goes_back<V>(step, blocks * max_vectors * V::lanes * CellOf<V>::gates * chunk.H);
+  for (index n = 0; n < blocks; ++n) {
+    const index block = nth_of(part.blocks, n, back);
+    product<typename RecurrentWindow<CellOf, V>::Own, V>(chunk.dgates + chunk.first_row[step] * chunk.gate_stride,
+                                                         chunk.gate_stride, chunk.w_hh_t, chunk.H, chunk.Ho,
+                                                         chunk.dh_rows, part.rows, count, {block, block + 1});
+  }
   if (!chunk.cuts) return;
   const index first = column_block<V>(chunk.Ho, part.blocks.begin).first;
   const index end = smaller(chunk.Ho, column_block<V>(chunk.Ho, part.blocks.end).first);

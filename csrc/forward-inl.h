@@ -307,15 +307,19 @@ LF_INLINE void forward_step(const ForwardChunk<typename V::scalar>& chunk, index
       }
     }
   }
-  index jb = part.blocks.begin;
+  Range blocks = part.blocks;
+  const bool back = goes_back<V>(step, (blocks.end - blocks.begin) * chunk.Ho * CellOf<V>::gates * V::lanes);
   if constexpr (single_rows_in_pairs<V, CellOf<V>::gates>) {
     if (count == 1) {
-      for (; jb + 2 <= part.blocks.end; jb += 2) {
+      const Range pairs{0, (blocks.end - blocks.begin) / 2};
+      for (index n = 0; n < pairs.end; ++n) {
+        const index jb = blocks.begin + 2 * nth_of(pairs, n, back);
         ForwardStepJob<CellOf, V>{chunk, step, jb, deal}.template run_panels<1, 2>(0);
       }
+      blocks.begin += 2 * pairs.end;
     }
   }
-  for_groups<CellOf<V>::gates>({jb, part.blocks.end}, ForwardStepGroup<CellOf, V>{chunk, step, deal, count});
+  for_groups<CellOf<V>::gates>(blocks, ForwardStepGroup<CellOf, V>{chunk, step, deal, count}, back);
   if (chunk.w_hr) {
     typename V::scalar* const* h_rows = chunk.h_rows[(step + 1) % 2];
     product<PlainSlots, V>(chunk.u, chunk.unit_stride, chunk.w_hr, chunk.H, chunk.Ho, h_rows, deal, count,

@@ -98,20 +98,6 @@ LF_INLINE void for_all_tiles(index count, const Job& job) {
 template <int gates>
 constexpr int most_panels = max_vectors / gates;
 
-// Runs job.run<P>(jb) for groups of P unit blocks from jb on.
-template <int gates, class Job>
-LF_INLINE void for_groups(Range blocks, const Job& job) {
-  index jb = blocks.begin;
-  if constexpr (most_panels<gates> == 4) {
-    for (; jb + 4 <= blocks.end; jb += 4) job.template run<4>(jb);
-    if (jb + 2 <= blocks.end) {
-      job.template run<2>(jb);
-      jb += 2;
-    }
-  }
-  for (; jb < blocks.end; ++jb) job.template run<1>(jb);
-}
-
 // How many groups.
 template <int gates>
 constexpr index groups_of(index blocks) {
@@ -133,6 +119,36 @@ LF_INLINE ColumnBlock column_block(index columns, index block) {
   const index wide = vectors % blocks;  // that many blocks have one vector more
   const index first = block * narrow + (block < wide ? block : wide);
   return {first * V::lanes, static_cast<int>(narrow + (block < wide ? 1 : 0))};
+}
+
+// Whether a step takes its blocks of weights, so many elements in all, from the last to the first. Steps go to and fro,
+// so that each begins with what the one before has left in the nearest cache; if all fit there, forward is better: the
+// first units of h, with which every sum begins, are then the first to be ready.
+template <class V>
+LF_INLINE bool goes_back(index step, index elements) {
+  constexpr auto nearest_cache = static_cast<index>((32 << 10) / sizeof(typename V::scalar));
+  return step % 2 == 1 && elements > nearest_cache;
+}
+
+LF_INLINE index nth_of(Range range, index n, bool back) { return back ? range.end - 1 - n : range.begin + n; }
+
+// Runs job.run<P>(jb) for groups of P unit blocks from jb on, from the last to the first if `back`.
+template <int gates, class Job>
+LF_INLINE void for_groups(Range blocks, const Job& job, bool back = false) {
+  if constexpr (most_panels<gates> == 4) {
+    const Range fours{0, (blocks.end - blocks.begin) / 4};
+    const index rest = blocks.begin + 4 * fours.end;
+    for (int turn = 0; turn < 2; ++turn) {
+      if ((turn == 0) == back) {
+        if (rest + 2 <= blocks.end) job.template run<2>(rest);
+        if ((blocks.end - rest) % 2 == 1) job.template run<1>(blocks.end - 1);
+      } else {
+        for (index n = 0; n < fours.end; ++n) job.template run<4>(blocks.begin + 4 * nth_of(fours, n, back));
+      }
+    }
+  } else {
+    for (index n = 0; n < blocks.end - blocks.begin; ++n) job.template run<1>(nth_of(blocks, n, back));
+  }
 }
 
 // job.run<N>() for the N vectors of a column block.
