@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--points", nargs="+", metavar="BxH", help="these points instead of drawn ones")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="default 1")
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
-    parser.add_argument("--budget", type=float, default=0.3, metavar="SECONDS", help="of a point and pass (default 0.3)")
+    parser.add_argument("--budget", type=float, default=0.3, metavar="S", help="of a point and pass, default 0.3")
     parser.add_argument("--worst", type=int, default=12, metavar="N", help="rows to print (default 12)")
     options = parser.parse_args()
     if isa() not in LANES:
@@ -96,11 +96,12 @@ def main() -> None:
             ratios = [row[0] for row in found]
             above = sum(r > TARGET for r in ratios)
             print(
-                f"{which}, {options.dtype}, {isa()}: {len(found)} points, ratio median {statistics.median(ratios):.3f}, "
-                f"worst {ratios[0]:.3f}, {above} above {TARGET}"
+                f"{which}, {options.dtype}, {isa()}: {len(found)} points, ratio median "
+                f"{statistics.median(ratios):.3f}, worst {ratios[0]:.3f}, {above} above {TARGET}"
             )
             for value, ms, steps, point in found[: options.worst]:
-                print(f"  {value:.3f}  T {steps} B {point.batch} H {point.hidden}: {ms:.3f} ms; over B, H {point.whole}")
+                size = f"T {steps} B {point.batch} H {point.hidden}"
+                print(f"  {value:.3f}  {size}: {ms:.3f} ms; over B, H {point.whole}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 #include "memory.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <atomic>
 #include <new>
@@ -15,11 +17,23 @@ struct Memory {
   std::size_t capacity = 0;
 };
 
-std::byte* new_memory(std::size_t bytes) {
-  return static_cast<std::byte*>(::operator new(bytes, std::align_val_t{reserve_alignment}));
+// Large blocks ask for large pages: weights and gates of many megabytes need more pages of the usual size than the
+// processor keeps addresses of. A system that has none to give takes no notice.
+constexpr std::size_t large_page = std::size_t{2} << 20;
+
+std::align_val_t alignment_of(std::size_t bytes) {
+  return std::align_val_t{bytes >= 2 * large_page ? large_page : reserve_alignment};
 }
 
-void free_memory(Memory memory) { ::operator delete(memory.data, std::align_val_t{reserve_alignment}); }
+std::byte* new_memory(std::size_t bytes) {
+  void* const data = ::operator new(bytes, alignment_of(bytes));
+#ifdef MADV_HUGEPAGE
+  if (bytes >= 2 * large_page) madvise(data, bytes / large_page * large_page, MADV_HUGEPAGE);
+#endif
+  return static_cast<std::byte*>(data);
+}
+
+void free_memory(Memory memory) { ::operator delete(memory.data, alignment_of(memory.capacity)); }
 
 // Blocks without an owner, the oldest first. Whoever finds another thread at it does without: nobody waits for long, so
 // that a child forked in the middle, where that thread does not exist, merely keeps nothing more.
