@@ -27,6 +27,8 @@ LF_INLINE void cell_gradient(const BackwardChunk<typename V::scalar>& chunk, ind
     const bool cut = chunk.cuts && chunk.cuts[chunk_row];
     for (index unit = units.begin; unit < units.end; unit += V::lanes, gates += width, dgates += width) {
       V dh = V::load(dh_carry + unit);
+      // Before dy, as in dh0, so that a sequence in pieces has the same sums.
+      if constexpr (Cell::carry == Carry::h) dh = add(dh, V::load(dc + unit));
       if (dy) dh = add(dh, load_valid<V>(dy + unit, chunk.H - unit));
       V activated[slots];
       LF_UNROLL for (int n = 0; n < slots; ++n) activated[n] = V::load(gates + n * V::lanes);
@@ -34,9 +36,8 @@ LF_INLINE void cell_gradient(const BackwardChunk<typename V::scalar>& chunk, ind
       if constexpr (carries) {
         if (!reset) before = V::load(c_prev + unit);
         after = V::load(c + unit);
-        dcarry = V::load(dc + unit);
+        if constexpr (Cell::carry == Carry::c) dcarry = V::load(dc + unit);
       }
-      if constexpr (Cell::carry == Carry::h) dh = add(dh, dcarry);
       if (!projected && chunk.grad_clip > 0) dh = clipped(dh, chunk.grad_clip);
       const auto gradient = Cell::backward(activated, before, after, dh, dcarry, chunk.activation);
       if constexpr (carries) (cut ? V::set(0) : gradient.dcarry).store(dc + unit);
