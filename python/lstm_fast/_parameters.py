@@ -113,14 +113,13 @@ def infer_options(
 def _hidden_size(own: Mapping[str, ArrayLike], gates: int) -> int:
     """H of the first layer; ValueError if its weights are not those of a cell with so many gates."""
     w_ih, w_hh = np.asarray(own["weight_ih_l0"]), np.asarray(own["weight_hh_l0"])
+    if "weight_hr_l0" in own and gates != LSTM_GATES:
+        raise ValueError("weight_hr_l0: expected none, since only an LSTM has a projection, got one")
     rows = f"{gates}H" if gates > 1 else "H"
     if w_ih.ndim != 2 or w_hh.ndim != 2 or w_ih.shape[0] % gates:
         raise ValueError(f"weight_ih_l0: expected shape ({rows}, I) beside ({rows}, H), got {w_ih.shape}, {w_hh.shape}")
     hidden = int(w_ih.shape[0]) // gates
-    if "weight_hr_l0" in own:
-        if gates != LSTM_GATES:
-            raise ValueError("weight_hr_l0: expected none, since only an LSTM has a projection, got one")
-    elif w_hh.shape != (gates * hidden, hidden):
+    if "weight_hr_l0" not in own and w_hh.shape != (gates * hidden, hidden):
         cell = _CELLS.get(w_hh.shape[0] / max(w_hh.shape[1], 1))
         whose = f", that of {cell}" if cell else ""
         raise ValueError(f"weight_hh_l0: expected shape ({rows}, H), that of {_CELLS[gates]}, got {w_hh.shape}{whose}")
