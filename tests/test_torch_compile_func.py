@@ -58,16 +58,18 @@ TRANSFORMS = {
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [*itertools.product(TRANSFORMS, ({}, "cell")), ("grad", STACK), ("jvp", STACK)]
+    ("name", "kind", "options"),
+    [
+        *((*each, {}) for each in itertools.product(TRANSFORMS, ("LSTM", "LSTMCell"))),
+        *((*each, {}) for each in itertools.product(("grad", "jvp"), ("GRU", "RNN", "RNN relu", "GRUCell"))),
+        ("grad", "LSTM", STACK),
+        ("jvp", "LSTM", STACK),
+    ],
 )
-def test_transforms(name, options):
-    """In one graph, as nn.LSTM: the values are those of nn.LSTM without a compiler."""
-    if options == "cell":
-        theirs, ours = torch.nn.LSTMCell(3, 4, dtype=torch.float64), lt.LSTMCell(3, 4, dtype=torch.float64)
-        ours.load_state_dict(theirs.state_dict())
-    else:
-        theirs, ours = pair(3, 4, **options)
-    x = normal(2, 3) if options == "cell" else normal(2, 2, 3)  # few steps: the graph has all of them
+def test_transforms(name, kind, options):
+    """In one graph, as torch.nn's: the values are those of torch.nn without a compiler."""
+    theirs, ours = pair(3, 4, kind=kind, **options)
+    x = normal(2, 3) if "Cell" in kind else normal(2, 2, 3)  # few steps: the graph has all of them
     transform = TRANSFORMS[name]
     found = compiled(lambda x: transform(lambda x: ours(x)[0], x))(x)
     assert_close(found, transform(lambda x: theirs(x)[0], x))

@@ -87,7 +87,7 @@ def test_restore_changes_no_result():
     x = normal(5, 2, 3)
     wanted = {name: module(x)[0] for name, module in model.items()}
     with (
-        pytest.warns(UserWarning, match=r"^learns: .*torch\.nn\.LSTM can compute, got learn_initial_state; it stays"),
+        pytest.warns(UserWarning, match=r"^learns: .*torch\.nn can compute, got learn_initial_state; it stays"),
         pytest.warns(UserWarning, match="^tells: .*got return_cells; it stays as it is"),
     ):
         lt.restore(model)

@@ -169,7 +169,7 @@ def test_a_class_derived_from_ours_is_named_by_restore():
         pass
 
     model = torch.nn.Sequential(Own(3, 4))
-    with pytest.warns(UserWarning, match="0: expected what torch.nn.LSTM can compute, got class Own; it stays"):
+    with pytest.warns(UserWarning, match="0: expected what torch.nn can compute, got class Own; it stays"):
         lt.restore(model)
     assert type(model[0]) is Own
 

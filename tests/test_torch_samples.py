@@ -1,4 +1,4 @@
-"""PyTorch's own samples for nn.LSTM and nn.LSTMCell, on our classes."""
+"""PyTorch's own samples for its recurrent modules and cells, on our classes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ with warnings.catch_warnings():
 
 import lstm_fast.torch as lt  # noqa: E402
 
-OURS = {"nn.LSTM": lt.LSTM, "nn.LSTMCell": lt.LSTMCell}
+OURS = {f"nn.{each.__name__}": each for each in (lt.LSTM, lt.GRU, lt.RNN, lt.LSTMCell, lt.GRUCell, lt.RNNCell)}
 INFOS = {info.name: info for info in common_modules.module_db if info.name in OURS}
 
 
@@ -97,6 +97,8 @@ def test_noncontiguous(name):
 @pytest.mark.parametrize("name", OURS)
 def test_gradcheck_twice(name):
     for ours, _, args, kwargs in samples(name, requires_grad=True):
+        if not ours.training:
+            continue  # the same again, without dropout
         leaves = [t for t in [*tensors(args), *tensors(list(kwargs.values()))] if t.requires_grad]
         parameters = tuple(ours.parameters())
 

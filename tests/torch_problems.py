@@ -15,13 +15,31 @@ def native_only():
     assert not found["fallback"]
 
 
-def pair(*sizes, **options):
+STACKS = ("LSTM", "GRU", "RNN", "RNN relu")
+CELLS = ("LSTMCell", "GRUCell", "RNNCell", "RNNCell relu")
+
+
+def built(place, kind, *sizes, **options):
+    """A module of a kind from torch.nn or lstm_fast.torch."""
+    name, *nonlinearity = kind.split()
+    given = {"nonlinearity": nonlinearity[0]} if nonlinearity else {}
+    return getattr(place, name)(*sizes, **given, **{"dtype": torch.float64} | options)
+
+
+def pair(*sizes, kind="LSTM", **options):
     """The module of torch.nn and ours, with the same parameters."""
-    options.setdefault("dtype", torch.float64)
-    theirs = torch.nn.LSTM(*sizes, **options)
-    ours = lt.LSTM(*sizes, **options)
+    theirs, ours = (built(place, kind, *sizes, **options) for place in (torch.nn, lt))
     ours.load_state_dict(theirs.state_dict())
     return theirs, ours
+
+
+def joined(states):
+    """As modules take and give them."""
+    return tuple(states) if len(states) == 2 else states[0]
+
+
+def split(state):
+    return list(state) if isinstance(state, tuple) else [state]
 
 
 def leaves(*tensors):
@@ -33,15 +51,17 @@ def solve(module, x, state, lengths=None, seed=0):
     x, *state = leaves(x, *state)
     module.zero_grad()
     if lengths is None:
-        y, (hn, cn) = module(x, tuple(state))
+        y, last = module(x, joined(state))
     else:
         packed = rnn.pack_padded_sequence(x, lengths, batch_first=module.batch_first, enforce_sorted=False)
-        output, (hn, cn) = module(packed, tuple(state))
+        output, last = module(packed, joined(state))
         y, _ = rnn.pad_packed_sequence(output, batch_first=module.batch_first)
     generator = torch.Generator().manual_seed(seed)
-    weights = [torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.dtype) for t in (y, hn, cn)]
-    sum((t * w).sum() for t, w in zip((y, hn, cn), weights, strict=True)).backward()
-    found = {"y": y, "hn": hn, "cn": cn, "dx": x.grad, "dh0": state[0].grad, "dc0": state[1].grad}
+    outputs = [y, *split(last)]
+    weights = [torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.dtype) for t in outputs]
+    sum((t * w).sum() for t, w in zip(outputs, weights, strict=True)).backward()
+    found = dict(zip(("y", "hn", "cn"), outputs, strict=False))
+    found |= dict(zip(("dx", "dh0", "dc0"), (x.grad, *(each.grad for each in state)), strict=False))
     return found | {name: parameter.grad for name, parameter in module.named_parameters()}
 
 
@@ -55,7 +75,7 @@ def assert_close(found, wanted, relative=1e-10):
         assert error <= relative * scale, f"{name}: {error} of {scale}"
 
 
-def drawn(seed):
+def drawn(seed, kind="LSTM"):
     """A random configuration, its input, states and lengths."""
     rng = np.random.default_rng(seed)
     layers, directions = int(rng.integers(1, 4)), int(rng.integers(1, 3))
@@ -79,6 +99,8 @@ def drawn(seed):
         lengths = rng.integers(1, steps + 1, batch)
         lengths[rng.integers(batch)] = steps  # pad_packed_sequence gives the longest back
     sizes = (inputs, hidden, layers)
+    if kind != "LSTM":
+        return sizes, options, x, (normal(*states, hidden),), lengths
     return sizes, options | {"proj_size": proj}, x, (normal(*states, proj or hidden), normal(*states, hidden)), lengths
 
 
@@ -89,10 +111,10 @@ def normal(*shape, seed=1):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def make(*sizes, **options):
+def make(*sizes, kind="LSTM", **options):
     """A module in which nothing is zero."""
     torch.manual_seed(0)
-    module = lt.LSTM(*sizes, **{"dtype": torch.float64} | options)
+    module = built(lt, kind, *sizes, **options)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(normal(*parameter.shape, seed=parameter.numel()) / 3)

@@ -18,17 +18,18 @@ KINDS = 5  # weights of a layer and direction: w_ih, w_hh, b_ih, b_hh, w_hr
 
 PLAIN = (Tensor, torch.nn.Parameter)  # other types may stand for anything
 
-Outputs = tuple[Tensor, ...]  # y, hn, cn, and the cells if the plan has them
+Outputs = _formula.Outputs
 
 # PyTorch 2.10 and later let the kernels' side look into tensors; before, each is handed over in a capsule.
 _looked_into = _core.set_exchange(getattr(Tensor, "__dlpack_c_exchange_api__", None))
 
 
-def run(name: str, plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Tensor | None]) -> Outputs:
+def run(name: str, plan: Plan, x: Tensor, h0: Tensor, c0: Tensor | None, weights: Sequence[Tensor | None]) -> Outputs:
     """Return the outputs of a stack, through whatever can compute what is asked for.
 
     ``name`` is that of the module's class, for :func:`stats`. x [T,B,I], or [N,I] if the plan is packed; states
-    [L*D,B,.]; of a step x [B,I] and states [B,H]. Weights one after the other, KINDS for each layer and direction.
+    [L*D,B,.]; of a step x [B,I] and states [B,H]; c0 None if the cell has no c. Weights one after the other, KINDS for
+    each layer and direction.
     """
     if torch.compiler.is_compiling():
         from . import _library, _traced  # operators are made at import, which nobody else should pay for
@@ -41,8 +42,7 @@ def run(name: str, plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Seque
         if not reason:
             if not plan.step:
                 return _library.call(plan, x, h0, c0, weights)
-            found = _library.call(plan._replace(step=False), x[None], h0[None], c0[None], weights)
-            return tuple(output[0] for output in found)
+            return _formula.as_step(_library.call, plan, x, h0, c0, weights)
     else:
         reason = unsupported()
     if reason:
@@ -105,7 +105,7 @@ def forward(
     plan: Plan,
     x: Tensor,
     h0: Tensor,
-    c0: Tensor,
+    c0: Tensor | None,
     weights: Sequence[Tensor | None],
     save: bool,
     block: Tensor | None = None,
@@ -113,7 +113,7 @@ def forward(
     """Outputs and, if ``save``, the reserve and the block that it has released: the given one if there is one."""
     packed = plan.batch_sizes is not None
     inputs = arrays((x, h0) if c0 is h0 else (x, h0, c0))
-    y, hn, cn, cells, reserve = _core.lstm_forward(
+    y, hn, cn, cells, reserve = plan.cell.forward(
         inputs[0],
         inputs[1],
         inputs[-1],
@@ -133,7 +133,7 @@ def forward(
     saved = None
     if reserve is not None:
         _, y, saved = reserve.release()
-    outputs = (from_numpy(y), from_numpy(hn), from_numpy(cn))
+    outputs = (from_numpy(y), from_numpy(hn), None if cn is None else from_numpy(cn))
     return outputs if cells is None else (*outputs, from_numpy(cells)), reserve, saved
 
 
@@ -158,10 +158,10 @@ def backward(
         *dcells,
     )
     parameters = []
-    for (_, _, b_ih, b_hh, _), (dw_ih, dw_hh, db, dw_hr, _) in zip(groups, found, strict=True):
-        # The two biases have equal gradients, in tensors of their own.
-        second = db.copy() if b_ih and b_hh else db
-        parameters += [dw_ih, dw_hh, db if b_ih else None, second if b_hh else None, dw_hr]
+    for (_, _, b_ih, b_hh, _), (dw_ih, dw_hh, db, dw_hr, db_hh) in zip(groups, found, strict=True):
+        if db_hh is None and b_hh:  # the two biases have equal gradients, in tensors of their own
+            db_hh = db.copy() if b_ih else db
+        parameters += [dw_ih, dw_hh, db if b_ih else None, db_hh if b_hh else None, dw_hr]
     return [None if g is None else from_numpy(g) for g in (dx, dh0, dc0, *parameters)]
 
 
@@ -177,7 +177,7 @@ def infer(
     batch_first: bool = False,
     cell: bool = False,
 ) -> Any:
-    """y, hn and cn of a stack, h and c of a cell, past NumPy and without a graph; None if it is not that simple.
+    """y, hn and cn of a stack of LSTM layers, h and c of an LSTM cell, past NumPy and without a graph; None if it is not that simple.
 
     x [T,B,I], [B,T,I] if batch_first, or [B,I] for a cell; y alike. hx a pair of states, or None; weights as in `run`.
     The sizes are those of the module, which the tensors may not have.
@@ -210,7 +210,7 @@ class _Stack(torch.autograd.Function):
     """y, hn, cn[, cells] = f(x, h0, c0, *weights)."""
 
     @staticmethod
-    def forward(ctx: Any, plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, *weights: Tensor | None) -> Outputs:
+    def forward(ctx: Any, plan: Plan, x: Tensor, h0: Tensor, c0: Tensor | None, *weights: Tensor | None) -> Outputs:
         outputs, ctx.reserve, block = forward(plan, x, h0, c0, weights, save=True)
         ctx.plan = plan
         ctx.set_materialize_grads(False)
@@ -244,7 +244,7 @@ def _differentiable_backward(
     gradients: Sequence[Tensor | None],
     x: Tensor,
     h0: Tensor,
-    c0: Tensor,
+    c0: Tensor | None,
     weights: Sequence[Tensor | None],
 ) -> tuple[Tensor | None, ...]:
     """The gradients by the formula, so that they can be differentiated again, or be several at once."""

@@ -25,10 +25,6 @@ def _is_like(value: Any, dtype: torch.dtype) -> bool:
     return _is_plain(value) and value.dtype is dtype and value.is_cpu and value.layout is _STRIDED
 
 
-def _is_pair(hx: Any) -> bool:
-    return isinstance(hx, (tuple, list)) and len(hx) == 2
-
-
 def left_to_torch(x: Any, weights: Sequence[Any], hx: Any) -> str | None:
     """Why PyTorch has to compute this, whatever the shapes: the reason, or None."""
     if type(x) not in PLAIN and not _is_plain(x):
@@ -40,7 +36,7 @@ def left_to_torch(x: Any, weights: Sequence[Any], hx: Any) -> str | None:
         return f"dtype {dtype}"
     if x.layout is not _STRIDED:
         return f"layout {x.layout}"
-    for other in (*weights, *hx) if _is_pair(hx) else weights:
+    for other in (*weights, *hx) if isinstance(hx, (tuple, list)) else (*weights, hx):
         # The usual kind without a call for each.
         if other is None or (
             type(other) in PLAIN and other.dtype is dtype and other.is_cpu and other.layout is _STRIDED
@@ -51,9 +47,12 @@ def left_to_torch(x: Any, weights: Sequence[Any], hx: Any) -> str | None:
     return recorded()
 
 
-def wrong_states(hx: Any, h_shape: tuple[int, ...], c_shape: tuple[int, ...]) -> str | None:
-    """Why these cannot be the initial states, if so."""
-    if not _is_pair(hx):
+def wrong_states(hx: Any, h_shape: tuple[int, ...], c_shape: tuple[int, ...] | None) -> str | None:
+    """Why these cannot be the initial states, if so; ``c_shape``: None for a cell without c."""
+    if c_shape is None:
+        fits = isinstance(hx, Tensor) and hx.shape == h_shape
+        return None if fits else "a state that is no tensor of the expected size"
+    if not isinstance(hx, (tuple, list)) or len(hx) != 2:
         return "states that are no pair"
     h, c = hx
     if h is None or c is None or h.shape != h_shape or c.shape != c_shape:

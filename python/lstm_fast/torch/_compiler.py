@@ -1,8 +1,8 @@
 """Lets torch.compile trace our modules.
 
-It refuses every torch.nn.LSTM, subclasses too, unless torch._dynamo.config.allow_rnn is set, as torch.export sets it.
-That module takes longer to import than PyTorch itself, so it is not imported for the setting: it gets it when somebody
-does.
+It refuses every torch.nn.LSTM, GRU and RNN, subclasses too, unless torch._dynamo.config.allow_rnn is set, as
+torch.export sets it. That module takes longer to import than PyTorch itself, so it is not imported for the setting: it
+gets it when somebody does.
 """
 
 from __future__ import annotations

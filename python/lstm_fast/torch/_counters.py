@@ -43,10 +43,10 @@ def count(where: str, reason: str) -> None:
 def stats(reset: bool = False) -> dict[str, dict[str, int]]:
     """Calls since import, or since ``stats(reset=True)``, which answers and starts anew.
 
-    ``native``: done by the kernels, by class ("LSTM" for all under ``torch.compile``); ``formula``: done by a
-    differentiable formula in PyTorch operations, for what the kernels do not do (double backward, forward-mode
-    differentiation, ``torch.func``), by reason; ``fallback``: left to ``torch.nn``, by reason. Of these two,
-    ``torch.compile`` counts graphs that it makes, not their calls.
+    ``native``: done by the kernels, by class ("LSTM", "GRU" or "RNN" under ``torch.compile``, for cells, too);
+    ``formula``: done by a differentiable formula in PyTorch operations, for what the kernels do not do (double
+    backward, forward-mode differentiation, ``torch.func``), by reason; ``fallback``: left to ``torch.nn``, by reason.
+    Of these two, ``torch.compile`` counts graphs that it makes, not their calls.
     """
     found: dict[str, Any] = {"native": dict(native), "formula": dict(formula), "fallback": dict(fallback)}
     if reset:

@@ -1,25 +1,27 @@
-"""The LSTM in PyTorch operations: differentiable any number of times, in both modes, and under torch.func.
+"""All cells in PyTorch operations: differentiable any number of times, in both modes, and under torch.func.
 
-Slow; for what the kernels do not do. Formulas: PyTorch's nn.LSTM.
+Slow; for what the kernels do not do. Formulas: those of torch.nn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ._cells import Cell
 from ._plan import Plan
 
 Weights = Sequence[Tensor | None]  # w_ih, w_hh, b_ih, b_hh, w_hr
+Outputs = tuple[Any, ...]  # y, hn, cn (None if the cell has no c), and the cells if the plan has them
 
 
-def stack(plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Weights]) -> tuple[Tensor, ...]:
-    """Return y, hn, cn and the cells as the kernels do: x and states as for :func:`lstm_fast.torch._call.run`."""
+def stack(plan: Plan, x: Tensor, h0: Tensor, c0: Tensor | None, weights: Sequence[Weights]) -> Outputs:
+    """The outputs as the kernels give them: x and states as for :func:`lstm_fast.torch._call.run`."""
     if plan.step:
-        outputs_of_all = stack(plan._replace(step=False), x[None], h0[None], c0[None], weights)
-        return tuple(output[0] for output in outputs_of_all)
+        return as_step(stack, plan, x, h0, c0, weights)
     lengths: Tensor | None
     if plan.batch_sizes is not None:
         steps, rows = _places(plan.batch_sizes)
@@ -34,26 +36,35 @@ def stack(plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Weigh
                 raise ValueError(f"lengths: expected shape ({x.shape[1]},), got {tuple(lengths.shape)}")
             # Whatever stands in the padding must not reach a gradient.
             x = torch.where((torch.arange(x.shape[0], device=x.device)[:, None] < lengths)[..., None], x, 0.0)
-    hn, cn = [], []
+    starts = (h0,) if c0 is None else (h0, c0)
+    last = []
     for layer in range(plan.layers):
-        outputs, cells = [], []
+        found = []
         for direction in range(plan.directions):
             at = layer * plan.directions + direction
-            y, all_c, h, c = _direction(x, h0[at], c0[at], weights[at], lengths, reverse=direction == 1)
-            outputs.append(y)
-            cells.append(all_c)
-            hn.append(h)
-            cn.append(c)
-        x = torch.cat(outputs, dim=-1) if len(outputs) > 1 else outputs[0]
+            start = tuple(state[at] for state in starts)
+            sequences, end = _direction(plan.cell, x, start, weights[at], lengths, reverse=direction == 1)
+            found.append(sequences)
+            last.append(end)
+        x, *cells = [torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0] for parts in zip(*found, strict=True)]
         if plan.dropout > 0 and layer < plan.layers - 1:
             from . import _library  # noqa: F401  it makes the operator, and imports from here
 
             seed = torch.as_tensor(plan.seed, device="cpu")
             x = x * torch.ops.lstm_fast.dropout_scale(seed, layer, x.shape, plan.dropout, x.dtype)
-    found = [x, torch.cat(cells, dim=-1)] if plan.cells else [x]
+    outputs = [x, *cells] if plan.cells else [x]
     if plan.batch_sizes is not None:
-        found = [each[steps, rows] for each in found]
-    return found[0], torch.stack(hn), torch.stack(cn), *found[1:]
+        outputs = [each[steps, rows] for each in outputs]
+    hn, *cn = [torch.stack(states) for states in zip(*last, strict=True)]
+    return outputs[0], hn, cn[0] if cn else None, *outputs[1:]
+
+
+def as_step(
+    of_stack: Callable[..., Outputs], plan: Plan, x: Tensor, h0: Tensor, c0: Tensor | None, weights: Sequence[object]
+) -> Outputs:
+    """The outputs of a plan's single step by what computes a stack of layers."""
+    outputs = of_stack(plan._replace(step=False), x[None], h0[None], None if c0 is None else c0[None], weights)
+    return tuple(None if output is None else output[0] for output in outputs)
 
 
 def _places(batch_sizes: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,32 +75,27 @@ def _places(batch_sizes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _direction(
-    x: Tensor, h: Tensor, c: Tensor, weights: Weights, lengths: Tensor | None, reverse: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """y and c of all steps, and the last h and c."""
+    cell: Cell, x: Tensor, states: tuple[Tensor, ...], weights: Weights, lengths: Tensor | None, reverse: bool
+) -> tuple[list[Tensor], tuple[Tensor, ...]]:
+    """h and, if the cell has one, c: after all steps, and the last."""
     w_ih, w_hh, b_ih, b_hh, w_hr = weights
     assert w_ih is not None
     assert w_hh is not None
     steps = x.shape[0]
-    all_h: list[Tensor] = []
-    all_c: list[Tensor] = []
+    after: list[tuple[Tensor, ...]] = []
     for t in reversed(range(steps)) if reverse else range(steps):
-        a = torch.nn.functional.linear(x[t], w_ih, b_ih) + torch.nn.functional.linear(h, w_hh, b_hh)
-        i, f, g, o = a.chunk(4, dim=-1)
-        new_c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        new_h = torch.sigmoid(o) * torch.tanh(new_c)
+        a_x = torch.nn.functional.linear(x[t], w_ih, b_ih)
+        a_h = torch.nn.functional.linear(states[0], w_hh, b_hh)
+        found = cell.equations(a_x, a_h, *states)
         if w_hr is not None:
-            new_h = torch.nn.functional.linear(new_h, w_hr)
+            found = (torch.nn.functional.linear(found[0], w_hr), *found[1:])
         if lengths is None:
-            h, c = new_h, new_c
-            all_h.append(h)
-            all_c.append(c)
+            states = found
         else:
             active = (lengths > t)[:, None]
-            h, c = torch.where(active, new_h, h), torch.where(active, new_c, c)
-            all_h.append(torch.where(active, new_h, 0.0))
-            all_c.append(torch.where(active, new_c, 0.0))
+            states = tuple(torch.where(active, new, old) for new, old in zip(found, states, strict=True))
+            found = tuple(torch.where(active, new, 0.0) for new in found)
+        after.append(found)
     if reverse:
-        all_h.reverse()
-        all_c.reverse()
-    return torch.stack(all_h), torch.stack(all_c), h, c
+        after.reverse()
+    return [torch.stack(each) for each in zip(*after, strict=True)], states

@@ -14,19 +14,22 @@ from torch import Tensor
 from .. import _lstm_fast_core as _core
 from .. import reference
 from . import _counters
-from ._call import array, backward, forward, needs_graph
+from ._call import Outputs, array, backward, forward, needs_graph
+from ._cells import CELLS, Cell
 from ._plan import Plan
 
 # What both operators know of a call beside its tensors. biased, projected: which of the KINDS of weights there are.
-_OPTIONS = "Tensor? lengths, bool packed, int layers, int directions, bool biased, bool projected, float dropout"
+_OPTIONS = (
+    "Tensor? lengths, str cell, bool packed, int layers, int directions, bool biased, bool projected, float dropout"
+)
 
 torch.library.define(
-    "lstm_fast::lstm",
-    f"(Tensor x, Tensor h0, Tensor c0, Tensor[] weights, Tensor? seed, {_OPTIONS}, bool save, bool cells)"
+    "lstm_fast::stack",
+    f"(Tensor x, Tensor h0, Tensor? c0, Tensor[] weights, Tensor? seed, {_OPTIONS}, bool save, bool cells)"
     " -> (Tensor y, Tensor hn, Tensor cn, Tensor cells, Tensor block)",
 )
 torch.library.define(
-    "lstm_fast::lstm_backward",
+    "lstm_fast::stack_backward",
     "(Tensor? dy, Tensor? dhn, Tensor? dcn, Tensor? dcells, Tensor x, Tensor y, Tensor block, Tensor[] weights,"
     f" Tensor? seed, {_OPTIONS}, SymInt batch, bool[] wanted) -> Tensor[]",
 )
@@ -36,17 +39,18 @@ torch.library.define(
 )
 
 
-def call(plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+def call(plan: Plan, x: Tensor, h0: Tensor, c0: Tensor | None, weights: Sequence[Tensor | None]) -> Outputs:
     """As :func:`lstm_fast.torch._call.run`, under the compiler."""
     lengths = plan.lengths if plan.batch_sizes is None else plan.batch_sizes
     given = [weight for weight in weights if weight is not None]
-    y, hn, cn, cells, _ = torch.ops.lstm_fast.lstm(
+    y, hn, cn, cells, _ = torch.ops.lstm_fast.stack(
         x,
         h0,
         c0,
         given,
         plan.seed if isinstance(plan.seed, Tensor) else None,
         lengths,
+        plan.cell.name,
         plan.batch_sizes is not None,
         plan.layers,
         plan.directions,
@@ -56,7 +60,8 @@ def call(plan: Plan, x: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Tensor
         needs_graph(x, h0, c0, *given) or plan.needs_reserve(),
         plan.cells,
     )
-    return (y, hn, cn, cells) if plan.cells else (y, hn, cn)
+    outputs = y, hn, cn if plan.cell.has_c else None
+    return (*outputs, cells) if plan.cells else outputs
 
 
 def _spread(weights: Sequence[Any], biased: bool, projected: bool, missing: Any = None) -> list[Any]:
@@ -71,7 +76,14 @@ _LINE = 64  # bytes of a cache line, and of the widest vector
 
 
 def _block_bytes(
-    x: Tensor, weights: Sequence[Tensor], batch: Any, layers: int, directions: int, projected: bool, dropout: bool
+    cell: Cell,
+    x: Tensor,
+    weights: Sequence[Tensor],
+    batch: Any,
+    layers: int,
+    directions: int,
+    projected: bool,
+    dropout: bool,
 ) -> Any:
     """Enough for the reserve of every instruction set, whatever the lengths; symbolic where the sizes are.
 
@@ -80,14 +92,14 @@ def _block_bytes(
     """
     line = _LINE // x.element_size()
     rows = x.shape[0] if x.dim() == 2 else x.shape[0] * x.shape[1]
-    hidden, width = weights[1].shape[0] // 4, weights[1].shape[1]
+    hidden, width = weights[1].shape[0] // cell.gates, weights[1].shape[1]
     elements = (layers - 1) * (2 if dropout else 1) * (rows * directions * width + line)
     for layer in range(layers):
         inputs = x.shape[-1] if layer == 0 else directions * width
-        kept = rows * (4 * (hidden + line) + 2 * line) + (rows + batch) * (hidden + line) + batch * width + 3 * line
-        matrices = 4 * hidden * (inputs + line) + 4 * hidden * (width + line) + 2 * line
+        kept = rows * (cell.kept * (hidden + line) + 2 * line) + batch * (hidden + line + width)
+        matrices = cell.gates * hidden * (inputs + width + 2 * line)
         projection = width * (hidden + line) + line if projected else 0
-        elements = elements + directions * (kept + matrices + projection)
+        elements = elements + directions * (kept + matrices + projection + 5 * line)
     return elements * x.element_size() + _ISA_BYTES
 
 
@@ -96,14 +108,15 @@ def _output(x: Tensor, state: Tensor, directions: int) -> Tensor:
 
 
 class Forward(NamedTuple):
-    """Arguments of lstm_fast::lstm."""
+    """Arguments of lstm_fast::stack."""
 
     x: Tensor
     h0: Tensor
-    c0: Tensor
+    c0: Tensor | None
     weights: Sequence[Tensor]
     seed: Tensor | None
     lengths: Tensor | None
+    cell: str
     packed: bool
     layers: int
     directions: int
@@ -116,12 +129,12 @@ class Forward(NamedTuple):
     def block_bytes(self) -> Any:
         if not self.save:
             return 0
-        batch = self.h0.shape[1]
-        return _block_bytes(self.x, self.weights, batch, self.layers, self.directions, self.projected, self.dropout > 0)
+        shape = self.h0.shape[1], self.layers, self.directions
+        return _block_bytes(CELLS[self.cell], self.x, self.weights, *shape, self.projected, self.dropout > 0)
 
 
 class Backward(NamedTuple):
-    """Arguments of lstm_fast::lstm_backward."""
+    """Arguments of lstm_fast::stack_backward."""
 
     dy: Tensor | None
     dhn: Tensor | None
@@ -133,6 +146,7 @@ class Backward(NamedTuple):
     weights: Sequence[Tensor]
     seed: Tensor | None
     lengths: Tensor | None
+    cell: str
     packed: bool
     layers: int
     directions: int
@@ -145,13 +159,14 @@ class Backward(NamedTuple):
     @property
     def sizes(self) -> tuple[int, int]:
         """H, and the width of h."""
-        return self.weights[1].shape[0] // 4, self.weights[1].shape[1]
+        return self.weights[1].shape[0] // CELLS[self.cell].gates, self.weights[1].shape[1]
 
 
-@torch.library.impl("lstm_fast::lstm", "CPU")
-def _lstm(*arguments: Any) -> tuple[Tensor, ...]:
+@torch.library.impl("lstm_fast::stack", "CPU")
+def _stack(*arguments: Any) -> tuple[Tensor, ...]:
     a = Forward(*arguments)
     plan = Plan(
+        CELLS[a.cell],
         a.layers,
         a.directions,
         a.dropout,
@@ -160,33 +175,33 @@ def _lstm(*arguments: Any) -> tuple[Tensor, ...]:
         a.lengths if a.packed else None,
         a.cells,
     )
-    _counters.native["LSTM"] += 1
+    _counters.native[plan.cell.title] += 1
     spread = _spread(a.weights, a.biased, a.projected)
     block = torch.zeros(a.block_bytes(), dtype=torch.uint8)  # an operator's outputs are defined to the last byte
-    outputs, reserve, _ = forward(plan, a.x, a.h0, a.c0, spread, a.save, block if a.save else None)
+    (y, hn, cn, *cells), reserve, _ = forward(plan, a.x, a.h0, a.c0, spread, a.save, block if a.save else None)
     if a.save:
         block[-_ISA_BYTES:] = torch.tensor(list(reserve.isa.encode().ljust(_ISA_BYTES)), dtype=torch.uint8)
-    return (*outputs, block) if a.cells else (*outputs, a.x.new_empty(0), block)
+    return y, hn, a.x.new_empty(0) if cn is None else cn, cells[0] if cells else a.x.new_empty(0), block
 
 
-@torch.library.register_fake("lstm_fast::lstm")  # type: ignore[untyped-decorator]
-def _lstm_fake(*arguments: Any) -> tuple[Tensor, ...]:
+@torch.library.register_fake("lstm_fast::stack")  # type: ignore[untyped-decorator]
+def _stack_fake(*arguments: Any) -> tuple[Tensor, ...]:
     a = Forward(*arguments)
     return (
         _output(a.x, a.h0, a.directions),
         a.h0.new_empty(a.h0.shape),
-        a.c0.new_empty(a.c0.shape),
-        _output(a.x, a.c0, a.directions) if a.cells else a.x.new_empty(0),
+        a.x.new_empty(0) if a.c0 is None else a.c0.new_empty(a.c0.shape),
+        a.x.new_empty(0) if a.c0 is None or not a.cells else _output(a.x, a.c0, a.directions),
         a.x.new_empty(a.block_bytes(), dtype=torch.uint8),
     )
 
 
-@torch.library.impl("lstm_fast::lstm_backward", "CPU")
+@torch.library.impl("lstm_fast::stack_backward", "CPU")
 def _backward(*arguments: Any) -> list[Tensor]:
     a = Backward(*arguments)
     hidden, width = a.sizes
     reserve = _core.describe_reserve(
-        "lstm",
+        a.cell,
         bytes(a.block[-_ISA_BYTES:].tolist()).decode().strip(),
         "f" if a.x.dtype == torch.float32 else "d",
         a.x.shape[0],
@@ -209,7 +224,7 @@ def _backward(*arguments: Any) -> list[Tensor]:
     return [a.x.new_empty(0) if gradient is None else gradient for gradient in given]
 
 
-@torch.library.register_fake("lstm_fast::lstm_backward")  # type: ignore[untyped-decorator]
+@torch.library.register_fake("lstm_fast::stack_backward")  # type: ignore[untyped-decorator]
 def _backward_fake(*arguments: Any) -> list[Tensor]:
     a = Backward(*arguments)
     hidden, width = a.sizes
@@ -220,12 +235,12 @@ def _backward_fake(*arguments: Any) -> list[Tensor]:
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, h0, _, weights, seed, lengths, *options, _, has_cells = inputs
-    y, _, _, cells, block = output
+    x, h0, c0, weights, seed, lengths, *options, _, has_cells = inputs
+    y, _, cn, cells, block = output
     ctx.count = len(weights)
     ctx.options = (*options, h0.shape[1])
     ctx.has = (seed is not None, lengths is not None)
-    ctx.mark_non_differentiable(*(() if has_cells else (cells,)), block)
+    ctx.mark_non_differentiable(*(() if c0 is not None else (cn,)), *(() if has_cells else (cells,)), block)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(x, y, block, *weights, *(t for t in (seed, lengths) if t is not None))
 
@@ -236,12 +251,14 @@ def _autograd(ctx: Any, *incoming: Tensor | None) -> tuple[Any, ...]:
     seed, lengths = (next(others) if has else None for has in ctx.has)
     need = ctx.needs_input_grad
     wanted = [need[0], need[1], need[2], *(need[3] if isinstance(need[3], (list, tuple)) else [need[3]] * ctx.count)]
-    found = torch.ops.lstm_fast.lstm_backward(*incoming[:-1], x, y, block, weights, seed, lengths, *ctx.options, wanted)
+    found = torch.ops.lstm_fast.stack_backward(
+        *incoming[:-1], x, y, block, weights, seed, lengths, *ctx.options, wanted
+    )
     gradients = [g if want else None for g, want in zip(found, wanted, strict=True)]
     return (*gradients[:3], gradients[3:], *[None] * (3 + len(ctx.options)))
 
 
-torch.library.register_autograd("lstm_fast::lstm", _autograd, setup_context=_setup)
+torch.library.register_autograd("lstm_fast::stack", _autograd, setup_context=_setup)
 
 
 @torch.library.impl("lstm_fast::dropout_scale", "CPU")

@@ -7,10 +7,13 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ._cells import Cell
+
 
 class Plan(NamedTuple):
     """Of one call of a stack of layers."""
 
+    cell: Cell
     layers: int = 1
     directions: int = 1
     dropout: float = 0.0  # 0 unless training

@@ -8,30 +8,38 @@ from typing import TypeVar
 import torch
 from torch.nn.utils import parametrize
 
-from .cell import LSTMCell
-from .modules import BEYOND_TORCH, LSTM
+from .cell import GRUCell, LSTMCell, RNNCell
+from .lstm import LSTM
+from .modules import BEYOND_TORCH, GRU, RNN
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 
-_OURS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {torch.nn.LSTM: LSTM, torch.nn.LSTMCell: LSTMCell}
+_OURS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
+    torch.nn.LSTM: LSTM,
+    torch.nn.GRU: GRU,
+    torch.nn.RNN: RNN,
+    torch.nn.LSTMCell: LSTMCell,
+    torch.nn.GRUCell: GRUCell,
+    torch.nn.RNNCell: RNNCell,
+}
 _THEIRS = {ours: theirs for theirs, ours in _OURS.items()}
 
 
 def accelerate(model: Model, report: bool = False) -> Model:
-    """Let every ``torch.nn.LSTM`` and ``torch.nn.LSTMCell`` in the model compute with lstm_fast; returns the model.
+    """Let every ``torch.nn.LSTM``, ``GRU``, ``RNN`` and their cells in the model compute with lstm_fast; returns it.
 
     In place: the modules change their class and keep their parameters, parametrizations, hooks and state. Subclasses,
     and modules whose ``forward`` was replaced, are left alone, since their forward is their own. ``report=True`` prints
     what was swapped and what was left, and why. Warns when there was nothing to swap. TypeError if model is not a
     module.
 
-    ``torch.fx`` looks into every module that is not of ``torch.nn``, and does not get far in an LSTM. So trace first,
+    ``torch.fx`` looks into every module that is not of ``torch.nn``, and does not get far in these. So trace first,
     and accelerate the graph: ``accelerate(torch.fx.symbolic_trace(restore(model)))``. For a module that cannot be
     restored, trace with a Tracer that takes it as it is::
 
         class Tracer(torch.fx.Tracer):
             def is_leaf_module(self, module, name):
-                return isinstance(module, torch.nn.LSTM) or super().is_leaf_module(module, name)
+                return isinstance(module, torch.nn.RNNBase) or super().is_leaf_module(module, name)
 
         traced = torch.fx.GraphModule(model, Tracer().trace(model))
     """
@@ -43,10 +51,13 @@ def accelerate(model: Model, report: bool = False) -> Model:
             _become(module, ours)
             swapped.append(f"{name or 'the model itself'}: {module}")
         elif isinstance(module, (torch.nn.RNNBase, torch.nn.RNNCellBase)) and _kind(module) not in _THEIRS:
-            left.append(f"{name or 'the model itself'}: {module}: {_why_left(module)}")
+            replaced = "forward" in vars(module)
+            why = "its forward has been replaced" if replaced else "a subclass, whose forward is its own"
+            left.append(f"{name or 'the model itself'}: {module}: {why}")
     if not swapped and not any(_kind(module) in _THEIRS for module in model.modules()):
         warnings.warn(
-            "model: expected a torch.nn.LSTM or LSTMCell in it, found none; nothing was changed", stacklevel=2
+            "model: expected a torch.nn.LSTM, GRU, RNN or a cell of theirs in it, found none; nothing was changed",
+            stacklevel=2,
         )
     if report:
         for title, lines in (("swapped", swapped), ("left", left)):
@@ -57,7 +68,7 @@ def accelerate(model: Model, report: bool = False) -> Model:
 def restore(model: Model) -> Model:
     """Undo :func:`accelerate`, before ONNX export, scripting, quantization or ``torch.fx``; returns the model.
 
-    A module that computes what ``torch.nn.LSTM`` cannot, with ``return_cells`` or ``learn_initial_state``, and one of a
+    A module that computes what ``torch.nn`` cannot, with ``return_cells`` or ``learn_initial_state``, and one of a
     class derived from ours stay as they are, and a warning names them. ``forget_bias`` is no such extra, since its
     values stand in the parameters. TypeError if model is not a module.
     """
@@ -68,7 +79,7 @@ def restore(model: Model) -> Model:
         if theirs is None and isinstance(module, tuple(_THEIRS)):
             beyond = [f"class {type(module).__name__}"]
         if beyond:
-            text = f"{name or 'the model itself'}: expected what torch.nn.LSTM can compute, got {', '.join(beyond)}"
+            text = f"{name or 'the model itself'}: expected what torch.nn can compute, got {', '.join(beyond)}"
             warnings.warn(f"{text}; it stays as it is", stacklevel=2)
         elif theirs is not None:
             _become(module, theirs)
@@ -92,11 +103,3 @@ def _become(module: torch.nn.Module, kind: type[torch.nn.Module]) -> None:
         body = {name: value for name, value in vars(type(module)).items() if name not in ("__dict__", "__weakref__")}
         kind = type(type(module).__name__, (kind,), body)
     module.__class__ = kind
-
-
-def _why_left(module: torch.nn.Module) -> str:
-    if "forward" in vars(module):
-        return "its forward has been replaced"
-    if isinstance(module, (torch.nn.LSTM, torch.nn.LSTMCell)):
-        return "a subclass, whose forward is its own"
-    return "lstm_fast has no such cell yet"
