@@ -26,7 +26,7 @@ class TorchNn:
 
     name = "torch"
     requires = ("torch",)
-    settings = "torch.nn.LSTM, LSTMCell; forward in eval() and under no_grad()"
+    settings = "torch.nn.LSTM, GRU, RNN and their cells; forward in eval() and under no_grad()"
 
 
 class LstmFastTorch:
@@ -34,7 +34,7 @@ class LstmFastTorch:
 
     name = OURS
     version = __version__
-    settings = "lstm_fast.torch.LSTM, LSTMCell: accelerate() on equal modules; threads of torch"
+    settings = "lstm_fast.torch.LSTM, GRU, RNN and their cells: accelerate() on equal modules; threads of torch"
 
 
 def expected(case: Case, arrays: Arrays) -> dict[str, Arrays]:
@@ -71,7 +71,6 @@ def _compare(
     wanted = expected(case, arrays)
     theirs, ours = case.kind(problem, arrays), case.kind(problem, arrays)
     require("lstm_fast.torch", PURPOSE).accelerate(ours.model)
-    numpy_call = LstmFast(problem, arrays, threads)
     share = 1 / (len(PASSES) + 1)
     for number, which in enumerate(PASSES, 1):
         line, done = f"{case}: {which}", begun + number * share
@@ -85,7 +84,7 @@ def _compare(
         row.engines[OURS] = Measurement(worst_error(found, wanted[which]), bound, refused=refused)
         calls = {TorchNn.name: theirs.pass_call(which), OURS: ours.pass_call(which)}
         if case.overhead and which in case.kind.numpy_passes:
-            same = case.kind.numpy_passes[which]
+            same, numpy_call = case.kind.numpy_passes[which], LstmFast(problem, arrays, threads)
             found = _numpy_results(numpy_call, problem, same, wanted[which])
             row.engines[NUMPY] = Measurement(worst_error(found, wanted[which]), bound)
             calls[NUMPY] = timed_call(numpy_call, same)

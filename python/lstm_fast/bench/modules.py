@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from .engines import FORWARD, PASSES, STEP, TRAIN
 from .packages import require
-from .peers.pytorch import nn_lstm, nn_lstm_cell
-from .problems import Arrays, Problem
+from .peers.pytorch import nn_cell, nn_layers
+from .problems import STATES, Arrays, Problem
 
 PURPOSE = "bench --torch"  # asks for packages
 
@@ -20,13 +20,17 @@ def grad_mode(which: str) -> Any:
     return require("torch", PURPOSE).set_grad_enabled(which == TRAIN)
 
 
+def parts(state: Any) -> tuple[Any, ...]:
+    """h, and c of an LSTM."""
+    return state if isinstance(state, tuple) else (state,)
+
+
 class Layer:
-    """``nn.LSTM`` on a padded batch, with a problem's weights, inputs and initial states; and how it is called.
+    """``nn.LSTM``, ``GRU`` or ``RNN`` on a padded batch, with a problem's weights, inputs and initial states.
 
     ``call`` returns the outputs, named by ``outputs``; ``seeds`` are the gradients of the first of them.
     """
 
-    outputs: tuple[str, ...] = ("y", "hn", "cn")
     numpy_passes: ClassVar = {which: which for which in PASSES}  # pass -> that of LstmFast which does the same
 
     def __init__(self, problem: Problem, arrays: Arrays) -> None:
@@ -34,15 +38,21 @@ class Layer:
         tensors = {name: self._torch.from_numpy(array) for name, array in arrays.items()}
         self.seeds: tuple[Any, ...] = (tensors["dy"],)
         self.x = tensors["x"].requires_grad_()
-        self.state = tuple(tensors[name][None] if problem.single else tensors[name] for name in ("h0", "c0"))
+        states = (tensors[f"{s}0"] for s in STATES[problem.cell])
+        self._take_states(state[None] if problem.single else state for state in states)
+        self.outputs: tuple[str, ...] = problem.output_names
         self._build(problem, arrays, tensors)
 
+    def _take_states(self, states: Iterable[Any]) -> None:
+        h, *c = states
+        self.state = (h, *c) if c else h
+
     def _build(self, problem: Problem, arrays: Arrays, tensors: Mapping[str, Any]) -> None:
-        self.model = nn_lstm(self._torch, problem, arrays)
+        self.model = nn_layers(self._torch, problem, arrays)
 
     def call(self) -> tuple[Any, ...]:
         y, state = self.model(self.x, self.state)
-        return y, *state
+        return y, *parts(state)
 
     def pass_call(self, which: str) -> Callable[[], Any]:
         """What is timed, under :func:`grad_mode`. Puts the module into the mode of the pass, in which it stays."""
@@ -65,7 +75,7 @@ class Layer:
 
 
 class PackedLayer(Layer):
-    """``nn.LSTM`` on a PackedSequence of unsorted rows, packed beforehand."""
+    """The same on a PackedSequence of unsorted rows, packed beforehand."""
 
     def _build(self, problem: Problem, arrays: Arrays, tensors: Mapping[str, Any]) -> None:
         super()._build(problem, arrays, tensors)
@@ -78,22 +88,21 @@ class PackedLayer(Layer):
 
     def call(self) -> tuple[Any, ...]:
         y, state = self.model(self._sequence, self.state)
-        return y.data, *state
+        return y.data, *parts(state)
 
 
 class LayerBetweenLinears(Layer):
     """Linear, ``nn.LSTM``, Linear: after each operator PyTorch's own threads spin."""
 
-    outputs = ("y",)
-
     def _build(self, problem: Problem, arrays: Arrays, tensors: Mapping[str, Any]) -> None:
         torch = self._torch
+        self.outputs = ("y",)
         width = problem.directions * problem.outputs
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # in float32, so that a module in float64 has the same weights
             first, last = torch.nn.Linear(problem.inputs, problem.inputs), torch.nn.Linear(width, width)
         dtype = getattr(torch, problem.dtype)
-        self.model = torch.nn.ModuleList([first.to(dtype), nn_lstm(torch, problem, arrays), last.to(dtype)])
+        self.model = torch.nn.ModuleList([first.to(dtype), nn_layers(torch, problem, arrays), last.to(dtype)])
 
     def call(self) -> tuple[Any, ...]:
         first, lstm, last = self.model
@@ -102,20 +111,19 @@ class LayerBetweenLinears(Layer):
 
 
 class Cell(Layer):
-    """``nn.LSTMCell``: one step."""
+    """``nn.LSTMCell``, ``GRUCell`` or ``RNNCell``: one step."""
 
-    outputs = ("h", "c")
     numpy_passes: ClassVar = {FORWARD: STEP}
 
     def _build(self, problem: Problem, arrays: Arrays, tensors: Mapping[str, Any]) -> None:
-        self.model = nn_lstm_cell(self._torch, problem, arrays)
+        self.model = nn_cell(self._torch, problem, arrays)
+        self.outputs = STATES[problem.cell]
         self.x = tensors["x"][0].detach().requires_grad_()
-        self.state = tensors["h0"], tensors["c0"]
-        self.seeds = (tensors["dhn"], tensors["dcn"])
+        self._take_states(tensors[f"{s}0"] for s in self.outputs)
+        self.seeds = tuple(tensors[name] for name in problem.state_gradient_names)
 
     def call(self) -> tuple[Any, ...]:
-        states: tuple[Any, ...] = self.model(self.x, self.state)
-        return states
+        return parts(self.model(self.x, self.state))
 
 
 class Case(NamedTuple):
@@ -151,6 +159,12 @@ def every_kind(*shapes: tuple[int, int, int]) -> tuple[Case, ...]:
         Case("Linear, LSTM, Linear", LayerBetweenLinears, batch),
         Case("cell", Cell, dataclasses.replace(tiny, steps=1), overhead=True),
         Case("cell", Cell, changed(steps=1)),
+        Case("GRU", Layer, changed(cell="gru")),
+        Case("GRU, packed", PackedLayer, changed(cell="gru", **lengths)),
+        Case("GRU cell", Cell, changed(cell="gru", steps=1)),
+        Case("RNN", Layer, changed(cell="rnn")),
+        Case("RNN, packed", PackedLayer, changed(cell="rnn", **lengths)),
+        Case("RNN cell", Cell, changed(cell="rnn", steps=1)),
     )
 
 

@@ -38,15 +38,15 @@ KERNELS = (Kernel("lstm", "float32"), Kernel("lstm", "float64"))
 CELLS = tuple(dict.fromkeys(k.cell for k in KERNELS))
 DTYPES = tuple(dict.fromkeys(k.dtype for k in KERNELS))
 
-GATES = {"lstm": 4}
-STATES = {"lstm": ("h", "c")}
+GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+STATES = {"lstm": ("h", "c"), "gru": ("h",), "rnn": ("h",)}
 SHORT_NAMES = ("w_ih", "w_hh", "b_ih", "b_hh", "w_hr")  # of one layer's parameters, in PyTorch's order
 DROPOUT_SEED = 2**40 + 3  # needs both words of the generator's key
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One shape of one kernel. ``inputs`` is I and defaults to H.
+    """One shape of one cell: "lstm", "gru" or "rnn", whose activation is tanh. ``inputs`` is I and defaults to H.
 
     ``shortest`` makes it ragged: lengths are drawn from shortest..T. ``dropout`` acts between layers, in training.
     """
@@ -64,8 +64,10 @@ class Problem:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if Kernel(self.cell, self.dtype) not in KERNELS:
-            raise ValueError(f"no kernel for cell {self.cell!r} in {self.dtype!r}; there are {KERNELS}")
+        if self.cell not in GATES or self.dtype not in DTYPES:
+            raise ValueError(
+                f"no kernel for cell {self.cell!r} in {self.dtype!r}; there are {tuple(GATES)} in {DTYPES}"
+            )
         if self.inputs == -1:
             object.__setattr__(self, "inputs", self.hidden)
         limits = {

@@ -17,15 +17,15 @@ def _with_weights(torch: Any, module: Any, problem: Problem, arrays: Arrays) -> 
     return module
 
 
-def nn_lstm(torch: Any, problem: Problem, arrays: Arrays) -> Any:
-    """``torch.nn.LSTM`` with a problem's weights."""
-    layer = torch.nn.LSTM(
+def nn_layers(torch: Any, problem: Problem, arrays: Arrays) -> Any:
+    """``torch.nn.LSTM``, ``GRU`` or ``RNN`` with a problem's weights."""
+    layer = getattr(torch.nn, problem.cell.upper())(
         problem.inputs,
         problem.hidden,
         problem.layers,
         bidirectional=problem.directions == 2,
-        proj_size=problem.projection,
         dtype=getattr(torch, problem.dtype),
+        **({"proj_size": problem.projection} if problem.projection else {}),
     )
     if problem.projection:  # PyTorch says once that this is not its fast path
         with warnings.catch_warnings():
@@ -34,9 +34,10 @@ def nn_lstm(torch: Any, problem: Problem, arrays: Arrays) -> Any:
     return _with_weights(torch, layer, problem, arrays)
 
 
-def nn_lstm_cell(torch: Any, problem: Problem, arrays: Arrays) -> Any:
-    """``torch.nn.LSTMCell`` with the weights of one layer."""
-    cell = torch.nn.LSTMCell(problem.inputs, problem.hidden, dtype=getattr(torch, problem.dtype))
+def nn_cell(torch: Any, problem: Problem, arrays: Arrays) -> Any:
+    """``torch.nn.LSTMCell``, ``GRUCell`` or ``RNNCell`` with the weights of one layer."""
+    kind = getattr(torch.nn, f"{problem.cell.upper()}Cell")
+    cell = kind(problem.inputs, problem.hidden, dtype=getattr(torch, problem.dtype))
     return _with_weights(torch, cell, problem, arrays)
 
 
@@ -61,8 +62,8 @@ class PyTorch:
         self._state = tensors["h0"], tensors["c0"]
         self._layer_state = tuple(state[None] if problem.single else state for state in self._state)
         self._dy = tensors["dy"]
-        self._layer = nn_lstm(torch, problem, arrays)
-        self._cell: Any = None if problem.variant else nn_lstm_cell(torch, problem, arrays)
+        self._layer = nn_layers(torch, problem, arrays)
+        self._cell: Any = None if problem.variant else nn_cell(torch, problem, arrays)
 
     def _run(self) -> tuple[Any, Any]:
         if self._lengths is None:
