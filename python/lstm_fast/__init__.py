@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from . import ops, reference
+from . import diagnostics, ops, reference
 from ._results import Gradients
 from .clip import clip_grad_norm, clip_grad_value
 from .config import get_num_threads, isa, set_isa, set_num_threads, set_spare_memory, show_config, threads
@@ -30,6 +30,7 @@ __all__ = [
     "Stream",
     "clip_grad_norm",
     "clip_grad_value",
+    "diagnostics",
     "get_num_threads",
     "isa",
     "ops",
