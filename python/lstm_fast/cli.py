@@ -185,6 +185,12 @@ def demo(options: argparse.Namespace) -> int:
     return result
 
 
+def gradients(options: argparse.Namespace) -> int:
+    """Show how gradients decay or explode with distance; 1 if they differ from known products."""
+    result: int = importlib.import_module("lstm_fast.demos.gradients").run(options.steps, options.seed, options.plot)
+    return result
+
+
 def positive(text: str) -> int:
     """An integer of 1 or more, for argparse."""
     number = int(text)
@@ -263,6 +269,12 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("name", nargs="?", choices=DEMOS)
     command.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on; try --help after the name")
     command.set_defaults(run=demo)
+
+    command = commands.add_parser("gradients", help="how gradients decay or explode with distance: RNN, GRU, LSTM")
+    command.add_argument("--steps", type=positive, default=1000, metavar="T", help="the longest distance, default 1000")
+    command.add_argument("--seed", type=int, default=0, help="of weights and inputs, default 0")
+    command.add_argument("--plot", type=Path, metavar="F.png", help="draw them (needs matplotlib)")
+    command.set_defaults(run=gradients)
     return root
 
 

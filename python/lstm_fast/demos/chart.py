@@ -22,7 +22,7 @@ NEEDS = "--plot"
 SMOOTH = 15  # batches of demo digits
 
 
-def _figure(columns: int, rows: int = 1) -> tuple[Any, Any]:
+def figure_of(columns: int, rows: int = 1) -> tuple[Any, Any]:
     """A figure of panels, row by row, that needs no display."""
     figure = require("matplotlib.figure", NEEDS).Figure(figsize=(5.5 * columns, 4.5 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -41,7 +41,7 @@ class Curve(NamedTuple):
     target: float | None
 
 
-def _smooth(values: Sequence[float], width: int) -> list[float]:
+def smooth(values: Sequence[float], width: int) -> list[float]:
     """Mean of the last ``width`` values (of fewer at the beginning)."""
     total = np.concatenate([[0.0], np.cumsum(values)])
     end = np.arange(1, len(total))
@@ -51,11 +51,11 @@ def _smooth(values: Sequence[float], width: int) -> list[float]:
 
 def draw_text(curves: Sequence[Curve], path: Path) -> None:
     """Write the losses of language models over the tokens seen, a panel for each."""
-    figure, panels = _figure(len(curves))
+    figure, panels = figure_of(len(curves))
     for axes, curve in zip(panels, curves, strict=True):
         seen, losses = zip(*curve.history.training, strict=True)
         width = max(5, len(losses) // 50)
-        axes.plot(seen, _smooth(losses, width), color=COLOURS[0], label=f"training (mean of {width} steps)")
+        axes.plot(seen, smooth(losses, width), color=COLOURS[0], label=f"training (mean of {width} steps)")
         axes.plot(*zip(*curve.history.held_out, strict=True), "o-", color=COLOURS[1], label="held out")
         axes.axhline(curve.guessing, color="grey", linestyle=":", label="guessing by frequency (held out)")
         if curve.target:
@@ -71,7 +71,7 @@ def draw_text(curves: Sequence[Curve], path: Path) -> None:
 
 def draw_stock(given: Days, learned: Days, losses: Sequence[float], path: Path) -> None:
     """Write both memories of both companies, for the given and for the trained weights, and the loss."""
-    figure, panels = _figure(3)
+    figure, panels = figure_of(3)
     day = np.arange(1, len(given.long_term) + 1)
     for axes, days, title in zip(panels, (given, learned), ("the given weights", "the trained weights"), strict=False):
         for company, name in enumerate("AB"):
@@ -96,7 +96,7 @@ def draw_topics(
     path: Path,
 ) -> None:
     """Write the losses over the epochs, the share told right of each group, and the time of both kinds of batches."""
-    figure, (losses, shares, times) = _figure(3)
+    figure, (losses, shares, times) = figure_of(3)
     number = np.arange(1, len(epochs) + 1)
     losses.plot(number, [epoch.training for epoch in epochs], "o-", color=COLOURS[0], label="training, with dropout")
     losses.plot(number, [epoch.held_out.loss for epoch in epochs], "s-", color=COLOURS[1], label="held out")
@@ -127,7 +127,7 @@ def draw_topics(
 
 def draw_digits(lessons: Mapping[str, Lesson], path: Path) -> None:
     """Write, for whole and for cut digits, the losses and how far they are apart, and the time of a batch."""
-    figure, panels = _figure(3, 2)
+    figure, panels = figure_of(3, 2)
     styles = (
         {"color": COLOURS[4], "linewidth": 4, "alpha": 0.7},
         {"color": COLOURS[0], "linewidth": 1.6},
@@ -139,7 +139,7 @@ def draw_digits(lessons: Mapping[str, Lesson], path: Path) -> None:
         number = np.arange(1, len(lesson.plain.losses) + 1)
         for (label, student), style in zip(copies.items(), styles, strict=True):
             label = f"{label}: {student.accuracies[-1]:.1%} of held-out digits right"
-            curves.plot(number, _smooth(student.losses, SMOOTH), label=label, **style)
+            curves.plot(number, smooth(student.losses, SMOOTH), label=label, **style)
         curves.axhline(np.log(10), color="grey", linestyle=":")
         curves.set(title=f"{name} digits", xlabel="batch", ylabel=f"loss, nats a digit (mean of {SMOOTH} batches)")
         curves.legend(fontsize="small")

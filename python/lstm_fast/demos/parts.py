@@ -1,4 +1,4 @@
-"""What the demos' networks are made of besides the layer: embedding, dropout, softmax loss, forget gates left open.
+"""What the demos' networks are made of besides the layer: embedding, dropout, softmax loss, gates left open.
 
 Shapes: V tokens in the vocabulary, E embedding size, H hidden size, N rows of whatever kind, K classes.
 """
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .. import LSTM
+from .. import GRU, LSTM
 from .corpus import Tokens
 
 Array = NDArray[Any]
@@ -21,6 +21,23 @@ def open_forget_gates(layer: LSTM) -> None:
     for name, parameter in layer.parameters.items():
         if name.startswith("bias_ih"):
             parameter[layer.hidden_size : 2 * layer.hidden_size] = 1.0
+
+
+def chrono_biases(layer: LSTM | GRU, steps: int, draw: np.random.Generator) -> None:
+    """Open the gates that keep the memory for 1 to ``steps`` steps, each unit's for another while, drawn by ``draw``.
+
+    Tallec and Ollivier, 2018: the forget gate of an LSTM, or z of a GRU, starts with the bias log(U(1, steps - 1)), the
+    LSTM's input gate with its negative; all other biases with 0.
+    """
+    units = layer.hidden_size
+    for name, parameter in layer.parameters.items():
+        if name.startswith("bias"):
+            parameter[:] = 0
+        if name.startswith("bias_ih"):
+            keep = np.log(draw.uniform(1, steps - 1, units))
+            parameter[units : 2 * units] = keep  # the second block of both
+            if isinstance(layer, LSTM):
+                parameter[:units] = -keep
 
 
 def log_softmax(logits: Array) -> Array:

@@ -177,7 +177,7 @@ def infer(
     batch_first: bool = False,
     cell: bool = False,
 ) -> Any:
-    """y, hn and cn of LSTM layers, h and c of an LSTM cell, past NumPy and without a graph; None if it is not that simple.
+    """y, hn, cn of LSTM layers, h and c of an LSTM cell, past NumPy, without a graph; None if it is not that simple.
 
     x [T,B,I], [B,T,I] if batch_first, or [B,I] for a cell; y alike. hx a pair of states, or None; weights as in `run`.
     The sizes are those of the module, which the tensors may not have.
