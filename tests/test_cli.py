@@ -204,7 +204,7 @@ def test_wrong_arguments_end_with_usage(arguments, capsys):
 def test_demo_without_a_name_lists_all(capsys):
     assert cli.main(["demo"]) == 0
     shown = capsys.readouterr().out
-    assert all(f"lstm-fast demo {name}" in shown for name in ("text", "topics", "digits", "stock"))
+    assert all(f"lstm-fast demo {name}" in shown for name in ("text", "topics", "digits", "recall", "stock"))
 
 
 def test_demo_passes_its_arguments_and_exit_code_on(monkeypatch):

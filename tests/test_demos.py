@@ -291,7 +291,7 @@ def test_demos_need_nothing_but_numpy() -> None:
     code = (
         "import sys, lstm_fast\n"
         "assert not [m for m in sys.modules if m.startswith('lstm_fast.demos')]\n"
-        "from lstm_fast.demos import gradients, stock, text, topics\n"
+        "from lstm_fast.demos import gradients, recall, stock, text, topics\n"
         "assert not {'torch', 'rich', 'matplotlib'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

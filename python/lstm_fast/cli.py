@@ -25,6 +25,7 @@ DEMOS = {
     "text": "a language model learns to write from Python's documentation",
     "topics": "a classifier tells from which part of Python's documentation a sentence comes",
     "digits": "plain nn.LSTM and the accelerated one learn handwritten digits side by side",
+    "recall": "RNN, GRU and LSTM have to tell the first symbol after 20, 100 and 500 steps",
     "stock": "one LSTM unit, followed by hand",
 }
 NOT_WITH_TORCH = (

@@ -5,6 +5,7 @@ stock             one LSTM unit followed by hand, then trained
 text              a language model learns Python's documentation, by characters and by words
 topics            a classifier learns from which part of that documentation a sentence comes
 digits            plain nn.LSTM and the accelerated one learn handwritten digits, pixel by pixel
+recall            RNN, GRU and LSTM have to tell the first symbol of a long sequence
 gradients         not a demo but ``lstm-fast gradients``: gradients by distance
 corpus            the text: training and held-out part, characters and words as numbers
 sentences         its sentences with their groups of topics, and as ragged batches
@@ -16,7 +17,7 @@ side_by_side      copies of a PyTorch model on the same batches: losses, accurac
 training          the loop: streams, carried state, schedule, time limit
 adam, progress    the optimiser; the bar
 chart             the pictures of learning
-memory_chart      those of remembering: gradients by distance
+memory_chart      those of remembering: gradients and recall by distance
 ================  ==============================================================================
 
 NumPy around the compiled layer; rich and matplotlib make it nicer where they are installed and are not needed. Only

@@ -1,22 +1,25 @@
-"""The pictures of what networks remember: gradients by distance."""
+"""The pictures of what networks remember: gradients and recall by distance."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..bench.chart import COLOURS, DASHES, MARKERS
-from .chart import figure_of
+from .chart import figure_of, smooth
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..diagnostics import GradientFlow
+    from .recall import Result
 
 LOWEST = 1e-45  # shown of a gradient
+HATCHES = ("", "...", "xx", "//", "\\\\")  # of bars, by contender
+SMOOTH = 20  # training steps of demo recall
 SINGLE = 1.2e-38  # smallest normal float32
 
 
@@ -53,4 +56,34 @@ def draw_gradients(flows: Mapping[str, GradientFlow], powers: Mapping[float, NDA
         title="one unit, h$_t$ = w h$_{t-1}$ + x$_t$", xlabel="distance k, steps", ylabel="gradient", yscale="log"
     )
     power.legend(loc="center right", fontsize="small")
+    figure.savefig(path, dpi=120)
+
+
+def draw_recall(results: Mapping[str, Sequence[Result]], distances: Sequence[int], chance: float, path: Path) -> None:
+    """Write the share told right at every distance, and the losses of the training at the longest one."""
+    figure, (shares, losses) = figure_of(2)
+    place, width = np.arange(len(distances)), 0.8 / len(results)
+    for at, (name, found) in enumerate(results.items()):
+        right = [100 * result.accuracy for result in found]
+        bars = shares.bar(
+            place + (at - (len(results) - 1) / 2) * width,
+            right,
+            0.92 * width,
+            color=COLOURS[at],
+            hatch=HATCHES[at],
+            edgecolor="white",
+            label=name,
+        )
+        shares.bar_label(bars, fmt="%.0f", padding=2, fontsize="small")
+        style = {"color": COLOURS[at], "linestyle": DASHES[at], "marker": MARKERS[at], "label": name}
+        curve = smooth(found[-1].losses, SMOOTH)
+        losses.plot(np.arange(1, len(curve) + 1), curve, markevery=(at * 0.03, 0.15), linewidth=1.8, **style)
+    shares.axhline(100 * chance, color="black", linestyle=":", label="chance")
+    shares.set(title="who still knows the first symbol?", ylabel="% of held-out sequences", ylim=(0, 108))
+    shares.set_xticks(place, [f"{distance} steps" for distance in distances])
+    losses.axhline(-np.log(chance), color="black", linestyle=":")
+    losses.set(title=f"learning to tell it after {distances[-1]} steps", xlabel="training step")
+    losses.set(ylabel=f"loss, nats (mean of {SMOOTH} steps)", ylim=(0, None))
+    for axes in (shares, losses):
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, fontsize="small", frameon=False)
     figure.savefig(path, dpi=120)
