@@ -259,6 +259,29 @@ def test_text_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert text.main(["--level", "char", "--hidden", "8", "--steps", "2"]) == 1  # a full run that misses says so
 
 
+def test_memories_are_those_of_the_equations() -> None:
+    model = LanguageModel(7, 3, 4, 2, between=0.5, dtype=np.float64, seed=3)
+    tokens = np.random.default_rng(0).integers(0, 7, 9)
+    seen = model.memories(tokens)
+    before = np.vstack([np.zeros(4), seen.c[:-1]])
+    np.testing.assert_allclose(seen.c, seen.f * before + seen.i * seen.g, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(seen.h, seen.o * np.tanh(seen.c), rtol=0, atol=1e-14)
+    y, _ = model.layer(model.embedding[tokens])  # inference: nothing is dropped
+    np.testing.assert_array_equal(seen.h, y)
+    assert model.layer.dropout == 0.5
+
+
+@pytest.mark.parametrize("level", ["char", "word"])
+def test_text_draws_gates_over_a_sentence(level: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "gates.png"
+    sentence = "A $new line,\nand a st\N{LATIN SMALL LETTER A WITH RING ABOVE}r of 100 % \\frac."
+    arguments = ["--quick", "--steps", "3", "--hidden", "8", "--level", level, "--length", "5"]
+    assert text.main([*arguments, "--gates", str(picture), "--sentence", sentence]) == 0
+    assert f"Gates over {sentence!r}: {picture}" in capsys.readouterr().out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 def test_text_learns_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = tmp_path / "own.txt"
     own.write_text("\n\n".join(f"Number {n} is followed by number {n + 1}." for n in range(1500)), "utf-8")
@@ -278,6 +301,10 @@ def test_text_learns_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ["--temperature", "-1"],
         ["--corpus", "nowhere.txt"],
         ["--plot", "no/x.png"],
+        ["--gates", "no/x.png"],
+        ["--sentence", "without the picture"],
+        ["--sentence", "x", "--gates", "x.png"],
+        ["--sentence", "word", "--gates", "x.png", "--level", "word"],
     ],
 )
 def test_text_refuses_wrong_arguments_at_once(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

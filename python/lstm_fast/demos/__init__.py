@@ -17,7 +17,7 @@ side_by_side      copies of a PyTorch model on the same batches: losses, accurac
 training          the loop: streams, carried state, schedule, time limit
 adam, progress    the optimiser; the bar
 chart             the pictures of learning
-memory_chart      those of remembering: gradients and recall by distance
+memory_chart      those of remembering: gradients and recall by distance, gates over a sentence
 ================  ==============================================================================
 
 NumPy around the compiled layer; rich and matplotlib make it nicer where they are installed and are not needed. Only

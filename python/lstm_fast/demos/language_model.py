@@ -5,6 +5,7 @@ Shapes: V tokens in the vocabulary, E embedding size, L layers of H units, T ste
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,17 @@ class Step(NamedTuple):
     loss: float  # mean over the chunk's predictions, nats
     state: State  # after the chunk
     gradients: Gradients[tuple[Array, Array]]  # .parameters has the names of LanguageModel.parameters
+
+
+class Memories(NamedTuple):
+    """What the last layer did at each of N tokens, [N, H]: gates, candidate, both memories after the step."""
+
+    i: Array
+    f: Array
+    g: Array
+    o: Array
+    c: Array
+    h: Array
 
 
 class LanguageModel:
@@ -131,6 +143,13 @@ class LanguageModel:
         p[UNKNOWN] = 0.0
         best = np.argsort(-p, kind="stable")[:count]
         return [(int(token), float(p[token])) for token in best]
+
+    def memories(self, tokens: Tokens) -> Memories:
+        """Look inside the last layer while it reads a text [N] from empty memories; no dropout."""
+        calm = copy.copy(self.layer)  # with the same parameters
+        calm.dropout = 0.0
+        h, _, reserve = calm.forward(self.embedding[tokens])
+        return Memories(*reserve.states(calm.num_layers - 1), h)
 
     def generate(self, tokens: Tokens, count: int, temperature: float, draw: np.random.Generator) -> list[int]:
         """Continue a text [N] by ``count`` tokens, each drawn from the model's own prediction; never UNKNOWN.

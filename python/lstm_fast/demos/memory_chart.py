@@ -1,20 +1,22 @@
-"""The pictures of what networks remember: gradients and recall by distance."""
+"""The pictures of what networks remember: gradients by distance, recall by distance, gates over a sentence."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..bench.chart import COLOURS, DASHES, MARKERS
-from .chart import figure_of, smooth
+from ..bench.packages import require
+from .chart import NEEDS, figure_of, smooth
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..diagnostics import GradientFlow
+    from .language_model import Memories
     from .recall import Result
 
 LOWEST = 1e-45  # shown of a gradient
@@ -87,3 +89,44 @@ def draw_recall(results: Mapping[str, Sequence[Result]], distances: Sequence[int
     for axes in (shares, losses):
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, fontsize="small", frameon=False)
     figure.savefig(path, dpi=120)
+
+
+def draw_gates(memories: Memories, tokens: Sequence[str], surprise: NDArray[np.float32], unit: str, path: Path) -> None:
+    """Write heat maps over a text: the gates, the candidate and both memories, a line for each unit of the layer.
+
+    ``surprise`` [N-1]: nats at each token but the first. The units are ordered by how open their forget gates are.
+    """
+    order = np.argsort(-memories.f.mean(axis=0), kind="stable")
+    largest = max(1.0, float(np.abs(memories.c).max()))  # a few units may count to any height
+    logarithmic = require("matplotlib.colors", NEEDS).SymLogNorm(1, vmin=-largest, vmax=largest)
+    # Lightness grows with the value in both maps, so that they can be read in grey.
+    gate: dict[str, Any] = {"cmap": "viridis", "vmin": 0, "vmax": 1}
+    signed: dict[str, Any] = {"cmap": "cividis", "vmin": -1, "vmax": 1}
+    panels = (
+        ("forget gate f: 1 keeps the memory", memories.f, gate),
+        ("input gate i: 1 takes the candidate in", memories.i, gate),
+        ("output gate o: 1 shows the memory", memories.o, gate),
+        ("candidate g", memories.g, signed),
+        ("long-term memory c, colours logarithmic beyond 1", memories.c, {"cmap": "cividis", "norm": logarithmic}),
+        ("short-term memory h", memories.h, signed),
+    )
+    width = max(9.0, 2.5 + len(tokens) * (0.14 if unit == "character" else 0.5))
+    figure = require("matplotlib.figure", NEEDS).Figure(figsize=(width, 14), layout="constrained")
+    figure.suptitle(f"the last layer of the LSTM, {unit} by {unit}")
+    bars, *rows = figure.subplots(1 + len(panels), sharex=True, height_ratios=[0.5, *[1] * len(panels)])
+    bars.bar(np.arange(1, len(tokens)), surprise, color="grey")
+    bars.set(ylabel="nats", title=f"how surprised the model is by each {unit}")
+    for axes, (title, values, style) in zip(rows, panels, strict=True):
+        image = axes.imshow(values.T[order], aspect="auto", interpolation="nearest", **style)
+        figure.colorbar(image, ax=axes, pad=0.01, fraction=0.03)
+        axes.set(ylabel="unit", title=title)
+    rotation = 0 if unit == "character" else 60
+    rows[-1].set_xticks(range(len(tokens)), [_visible(token) for token in tokens], rotation=rotation)
+    rows[-1].set_xlabel(f"{unit}s read; units ordered by their forget gates, those that keep longest at the top")
+    figure.savefig(path, dpi=110)
+
+
+def _visible(token: str) -> str:
+    """A token as a tick's label: spaces and ends of line can be seen, and nothing is taken for mathematics."""
+    shown = {" ": "\N{OPEN BOX}", "\n": "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}"}.get(token, token)
+    return shown.replace("$", r"\$")

@@ -7,6 +7,7 @@ import textwrap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +17,13 @@ from .arguments import not_negative, picture, positive_float, positive_int, text
 from .chart import Curve, draw_text
 from .corpus import UNKNOWN, Corpus, Vocabulary, unigram_loss
 from .language_model import LanguageModel
+from .memory_chart import draw_gates
 from .training import History, Recipe, train
 
 TARGET = 2.0  # held-out nats a character
 WORDS = 2000  # vocabulary of the word model, of about 3100; the others occur once, too seldom to be learned
 START = "The object "
+SENTENCE = "The object returned by the function is a new list of strings, which can be changed."  # for --gates
 PROMPTS = ("the object is", "if no exception is", "the with", "called to implement the built-in")
 
 
@@ -123,6 +126,19 @@ def completions(student: Student, prompt: str) -> str:
     return "\n".join(lines)
 
 
+def tokens_of(sentence: str, level: Level) -> Sequence[str]:
+    """The tokens of a sentence of the user's, who may call prose what the corpus would leave out."""
+    return corpus.words(sentence) if level.split is corpus.words_of_prose else level.split(sentence)
+
+
+def draw_reading(student: Student, level: Level, sentence: str, path: Path) -> None:
+    """Draw what the gates and both memories of the last layer do while the model reads a sentence."""
+    numbers = student.vocabulary.encode(tokens_of(sentence, level))
+    scores, _ = student.model.log_probabilities(numbers[:-1, None], student.model.zero_state(1))
+    surprise = -scores[np.arange(len(numbers) - 1), 0, numbers[1:]]
+    draw_gates(student.model.memories(numbers), student.vocabulary.decode(numbers), surprise, level.unit, path)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lstm-fast demo text",
@@ -142,6 +158,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--temperature", type=not_negative, default=0.6, help="0: always the likeliest; 1: as learned; default 0.6")
     add("--corpus", type=text_file, metavar="FILE", help="learn from your own text instead")
     add("--plot", type=picture, metavar="F.png", help="draw the losses (needs matplotlib)")
+    add("--gates", type=picture, metavar="F.png", help="draw gates and memories over a sentence, of the first level")
+    add("--sentence", metavar="TEXT", help="your own sentence for --gates")
     return parser
 
 
@@ -159,12 +177,21 @@ def _verdict(loss: float, options: argparse.Namespace) -> bool:
 
 def main(argv: list[str]) -> int:
     """Train, judge, write; 1 if a full run on Python's documentation misses the target."""
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
+    chosen = LEVELS if options.level == "both" else {options.level: LEVELS[options.level]}
+    sentence = SENTENCE if options.sentence is None else options.sentence
+    if options.sentence is not None and not options.gates:
+        parser.error("argument --sentence: expected --gates beside it")
+    if len(tokens_of(sentence, next(iter(chosen.values())))) < 2:
+        parser.error(
+            f"argument --sentence: expected 2 or more characters, or words with --level word, got {sentence!r}"
+        )
     begin = time.perf_counter()
     text = corpus.load(options.corpus)
     print(f"Text: {text.source}, {len(text.training):,} characters to learn from, {len(text.held_out):,} held out")
-    chosen = LEVELS if options.level == "both" else {options.level: LEVELS[options.level]}
-    reached, curves = True, []
+    reached = True
+    curves: list[Curve] = []
     for name, level in chosen.items():
         title = f"{level.unit.capitalize()} by {level.unit}"
         print(f"\n{title}\n{'=' * len(title)}")
@@ -175,6 +202,9 @@ def main(argv: list[str]) -> int:
         share = level.share if len(chosen) > 1 else 1.0
         student = study(level, text, recipe, seconds=max(left * share, 0.0), seed=options.seed)
         print(f"Held-out loss {student.loss:.3f} nats a {level.unit}, a choice among {np.exp(student.loss):.1f}")
+        if options.gates and not curves:
+            draw_reading(student, level, sentence, options.gates)
+            print(f"Gates over {sentence!r}: {options.gates}")
         curves.append(Curve(title, level.unit, student.history, student.guessing, TARGET if name == "char" else None))
         if name == "char":
             reached = _verdict(student.loss, options)
