@@ -34,7 +34,7 @@ class SingleStep(torch.nn.RNNCellBase):
                 found = infer(input, hx, weights, self.input_size, self.hidden_size, cell=True)
                 if found is not None:
                     _counters.native[type(self).__name__] += 1
-                    return found  # type: ignore[no-any-return]
+                    return found
             reason = left_to_torch(input, weights, hx) or self._misshapen(input, hx)
             if not reason:
                 return self._run(input, hx, weights)
