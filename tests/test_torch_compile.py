@@ -198,6 +198,18 @@ def test_operator_passes_pytorchs_check(at, kind):
         torch.library.opcheck(torch.ops.lstm_fast.stack.default, call)
 
 
+@pytest.mark.parametrize("kind", STACKS)
+def test_the_block_holds_the_reserve(kind, isa):
+    """Of sizes at which what is rounded up is little: the kernels refuse a block that is too small."""
+    module, x = built(lt, kind, 64, 64, 2, bidirectional=True), normal(20, 8, 64)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    found, wanted = (
+        torch.autograd.grad(function(x)[0].square().sum(), list(module.parameters())) for function in (compiled, module)
+    )
+    assert_close(found, wanted)
+    assert lt.stats()["native"] == {kind.split()[0]: 2}
+
+
 def test_reserve_of_another_instruction_set():
     """A compiled forward and backward may stand apart: backward runs on the set that wrote the reserve."""
     isas = lf.config._core.isas_usable()

@@ -61,8 +61,10 @@ CELLS = {
 
 def split(state: Any) -> tuple[Tensor, Tensor | None]:
     """h and c of a state; c is None if the cell has none."""
-    h, c = state if isinstance(state, (tuple, list)) else (state, None)
-    return h, c
+    if isinstance(state, (tuple, list)):
+        h, c = state
+        return h, c
+    return state, None
 
 
 def joined(h: Tensor, c: Tensor | None) -> Any:

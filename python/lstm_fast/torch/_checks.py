@@ -36,7 +36,8 @@ def left_to_torch(x: Any, weights: Sequence[Any], hx: Any) -> str | None:
         return f"dtype {dtype}"
     if x.layout is not _STRIDED:
         return f"layout {x.layout}"
-    for other in (*weights, *hx) if isinstance(hx, (tuple, list)) else (*weights, hx):
+    given = weights if hx is None else (*weights, *hx) if isinstance(hx, (tuple, list)) else (*weights, hx)
+    for other in given:
         # The usual kind without a call for each.
         if other is None or (
             type(other) in PLAIN and other.dtype is dtype and other.is_cpu and other.layout is _STRIDED

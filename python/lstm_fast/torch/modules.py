@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from .._arguments import flag, save_choice
 from . import _counters
-from ._call import KINDS, infer, run, unsupported
+from ._call import KINDS, Outputs, infer, run, unsupported
 from ._cells import CELLS, Cell, each, joined, split
 from ._checks import left_to_torch, lengths_of, require_shapes, wrong_states
 from ._plan import Plan
@@ -79,7 +79,8 @@ class Recurrent(torch.nn.RNNBase):
         plan = self._plan()
         if lengths is not None:
             plan = plan._replace(lengths=lengths_of(lengths, x))
-        y, states, *cells = self._run(plan, x, hx, weights)
+        y, hn, cn, *cells = self._run(plan, x, hx, weights)
+        states = joined(hn, cn)
         if not batched:
             return y[:, 0], each(lambda state: state[:, 0], states), *(value[:, 0] for value in cells)
         return self._time_major(y), states, *map(self._time_major, cells)
@@ -118,19 +119,18 @@ class Recurrent(torch.nn.RNNBase):
             return self._parent(input, hx, reason)
         hx = self._zeros(x, int(batch_sizes[0])) if hx is None else self.permute_hidden(hx, sorted_indices)
         plan = self._plan()._replace(batch_sizes=batch_sizes)
-        y, states, *cells = self._run(plan, x, hx, weights)
+        y, hn, cn, *cells = self._run(plan, x, hx, weights)
         output, *more = (PackedSequence(value, batch_sizes, sorted_indices, unsorted_indices) for value in (y, *cells))
-        return output, self.permute_hidden(states, unsorted_indices), *more
+        return output, self.permute_hidden(joined(hn, cn), unsorted_indices), *more
 
-    def _run(self, plan: Plan, x: Tensor, hx: Any, weights: list[Tensor | None]) -> tuple[Any, ...]:
+    def _run(self, plan: Plan, x: Tensor, hx: Any, weights: list[Tensor | None]) -> Outputs:
         if torch.compiler.is_compiling():  # when the graph runs, its parameters have no names
             require_shapes(self, self._shapes())
         try:
-            y, hn, cn, *cells = run(type(self).__name__, plan, x, *split(hx), weights)
+            return run(type(self).__name__, plan, x, *split(hx), weights)
         except ValueError:
             require_shapes(self, self._shapes())
             raise
-        return y, joined(hn, cn), *cells
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         """Of every weight and bias."""
