@@ -29,7 +29,12 @@ VARIANTS = [
     {"layers": 3},
     {"layers": 2, "directions": 2, "projection": 3, "shortest": 1},
 ]
-SMALL = [Problem(*kernel, 9, 5, 7, 4, **variant) for kernel in KERNELS for variant in VARIANTS]
+SMALL = [
+    Problem(*kernel, 9, 5, 7, 4, **variant)
+    for kernel in KERNELS
+    for variant in VARIANTS
+    if kernel.cell == "lstm" or "projection" not in variant
+]
 
 
 @pytest.fixture(params=all_engines(), ids=lambda made: made.name)
@@ -73,7 +78,7 @@ def test_truth_is_what_pytorch_computes_in_float64():
     from lstm_fast.bench.peers import PyTorch
 
     pytest.importorskip("torch")
-    for problem in SMALL[len(VARIANTS) :]:
+    for problem in (problem for problem in SMALL if problem.dtype == "float64"):
         arrays = problem.arrays()
         wanted = expected(problem, arrays)
         engine = PyTorch(problem, arrays, 1)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .engines import UnsupportedError
 from .problems import Array, Arrays, Problem
 
 
@@ -161,6 +162,8 @@ class NumpyBaseline:
     settings = "input GEMM and weight gradients outside the time loop; ragged: active rows only"
 
     def __init__(self, problem: Problem, arrays: Arrays, threads: int) -> None:
+        if problem.cell != "lstm":
+            raise UnsupportedError("it is written for the LSTM only")
         self._problem, self._arrays = problem, arrays
 
     def _run(self) -> tuple[Array, list[Direction]]:

@@ -38,11 +38,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .. import LSTM, __version__, ops, reference
+from .. import GRU, LSTM, RNN, __version__, ops, reference
 from .problems import DROPOUT_SEED, STATES, Array, Arrays, Problem
 from .truth import Truth
 
 FORWARD, TRAIN, STEP = "forward", "forward+backward", "step"
+LAYERS: dict[str, type[LSTM | GRU | RNN]] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
 METHODS = {FORWARD: "forward", TRAIN: "train", STEP: "step"}
 PASSES = (FORWARD, TRAIN)  # of a sweep over sequence lengths
 
@@ -79,12 +80,12 @@ class EngineClass(Named, Protocol):
 class LstmFast:
     """This package as a NumPy user calls it, argument checks and packing included.
 
-    One layer in one direction through ``lstm_fast.ops``, others through ``lstm_fast.LSTM``.
+    One layer in one direction through ``lstm_fast.ops``, others through a layer, such as ``lstm_fast.LSTM``.
     """
 
     name = "lstm_fast"
     version = __version__
-    settings = "ops, or LSTM for more layers or directions; weights packed at every call"
+    settings = "ops, or a layer for more layers or directions; weights packed at every call"
 
     def __init__(self, problem: Problem, arrays: Arrays, threads: int) -> None:
         self._problem, self._arrays = problem, arrays
@@ -93,44 +94,43 @@ class LstmFast:
         self._forward, self._backward, self._cell = (
             getattr(ops, f"{problem.cell}_{name}") for name in ("forward", "backward", "cell")
         )
-        self._layer: LSTM | None = None
+        self._layer: Any = None
         if not problem.single:
-            self._layer = LSTM(
+            options: dict[str, Any] = {"proj_size": problem.projection} if problem.projection else {}
+            self._layer = LAYERS[problem.cell](
                 problem.inputs,
                 problem.hidden,
                 problem.layers,
                 dropout=problem.dropout,
                 bidirectional=problem.directions == 2,
-                proj_size=problem.projection,
                 dtype=problem.dtype,
+                **options,
             )
             self._layer.load_state_dict({name: arrays[name] for name in problem.parameter_names})
 
     def forward(self) -> Sequence[Any]:
         if self._layer is not None:
-            x, *state = self._arguments[:3]
-            y, state_n = self._layer(x, (state[0], state[1]), **self._options)
-            return y, *state_n
+            y, state_n = self._layer(self._arguments[0], self._state(), **self._options)
+            return y, *_parts(state_n)
         outputs: Sequence[Any] = self._forward(*self._arguments, save=None, **self._options)[:-1]
         return outputs
 
     def saving_forward(self, save: str = "gates") -> tuple[Any, ...]:
         """The training forward: y, the final states, the reserve."""
         if self._layer is not None:
-            x, *state = self._arguments[:3]
             seed = DROPOUT_SEED if self._problem.dropout else None
             options = self._options | {"dropout_seed": seed, "save": save}
-            y, state_n, reserve = self._layer.forward(x, (state[0], state[1]), **options)
-            return y, *state_n, reserve
+            y, state_n, reserve = self._layer.forward(self._arguments[0], self._state(), **options)
+            return y, *_parts(state_n), reserve
         results: tuple[Any, ...] = self._forward(*self._arguments, save=save, **self._options)
         return results
 
     def gradients(self, reserve: Any, dy: Array, *dstates_n: Array) -> Mapping[str, Any]:
         """Gradients of all inputs by name; those of the final states are 0 if not given."""
         if self._layer is not None:
-            state = (dstates_n[0], dstates_n[1]) if dstates_n else None
-            found = self._layer.backward(reserve, dy, state)
-            return {"x": found.x, "h0": found.state[0], "c0": found.state[1]} | found.parameters
+            found = self._layer.backward(reserve, dy, _whole(dstates_n) if dstates_n else None)
+            names = [f"{state}0" for state in STATES[self._problem.cell]]
+            return {"x": found.x, **dict(zip(names, _parts(found.state), strict=True)), **found.parameters}
         grads: Mapping[str, Any] = self._backward(reserve, dy, *dstates_n)
         return grads
 
@@ -138,8 +138,20 @@ class LstmFast:
         return self.gradients(self.saving_forward()[-1], self._arrays["dy"])
 
     def step(self) -> Sequence[Any]:
-        states: Sequence[Any] = self._cell(self._arguments[0][0], *self._arguments[1:])
-        return states
+        return _parts(self._cell(self._arguments[0][0], *self._arguments[1:]))
+
+    def _state(self) -> Any:
+        return _whole(self._arguments[1 : 1 + len(STATES[self._problem.cell])])
+
+
+def _parts(state: Any) -> tuple[Any, ...]:
+    """A state's arrays: h and c, or h alone."""
+    return state if isinstance(state, tuple) else (state,)
+
+
+def _whole(parts: Sequence[Any]) -> Any:
+    """The state of these arrays."""
+    return tuple(parts) if len(parts) > 1 else parts[0]
 
 
 def expected(problem: Problem, arrays: Arrays) -> dict[str, Arrays]:
@@ -156,7 +168,7 @@ def cell_step(module: Any, problem: Problem, arrays: Arrays) -> Arrays:
     """The states after step 0 by the cell function of ``lstm_fast.ops`` or ``lstm_fast.reference``, by name."""
     arguments = [arrays[n] for n in problem.input_names]
     states = getattr(module, f"{problem.cell}_cell")(arguments[0][0], *arguments[1:])
-    return dict(zip(STATES[problem.cell], states, strict=True))
+    return dict(zip(STATES[problem.cell], _parts(states), strict=True))
 
 
 def can_run(engine: Engine, which: str) -> bool:

@@ -2,10 +2,11 @@
 
 T steps, B rows, I inputs, H hidden units, L layers, D directions, P projected units or none, Ho = P or H.
 
-One layer in one direction has the arrays of ``lstm_fast.ops``: x [T,B,I], h0 [B,Ho] and c0 [B,H], w_ih [4H,I],
-w_hh [4H,Ho], b_ih and b_hh [4H], w_hr [P,H] with a projection, and the gradients of the loss dy [T,B,Ho], dhn and dcn.
-More layers or directions have those of ``lstm_fast.LSTM``: states [L*D,B,.], parameters under PyTorch's names, y and dy
-D*Ho wide. A ragged problem has ``lengths`` [B] too.
+One layer in one direction has the arrays of ``lstm_fast.ops``: of an LSTM x [T,B,I], h0 [B,Ho] and c0 [B,H],
+w_ih [4H,I], w_hh [4H,Ho], b_ih and b_hh [4H], w_hr [P,H] with a projection, and the gradients of the loss dy [T,B,Ho],
+dhn and dcn; a GRU has 3H rows, an RNN H, and neither has c or a projection.
+More layers or directions have those of the layer, such as ``lstm_fast.LSTM``: states [L*D,B,.], parameters under
+PyTorch's names, y and dy D*Ho wide. A ragged problem has ``lengths`` [B] too.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Kernel(NamedTuple):
 
 
 # The one list of kernels in Python: verify, the benches and the tests run over it.
-KERNELS = (Kernel("lstm", "float32"), Kernel("lstm", "float64"))
+KERNELS = tuple(Kernel(cell, dtype) for cell in ("lstm", "gru", "rnn") for dtype in ("float32", "float64"))
 CELLS = tuple(dict.fromkeys(k.cell for k in KERNELS))
 DTYPES = tuple(dict.fromkeys(k.dtype for k in KERNELS))
 
@@ -64,10 +65,8 @@ class Problem:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.cell not in GATES or self.dtype not in DTYPES:
-            raise ValueError(
-                f"no kernel for cell {self.cell!r} in {self.dtype!r}; there are {tuple(GATES)} in {DTYPES}"
-            )
+        if (self.cell, self.dtype) not in KERNELS:
+            raise ValueError(f"no kernel for cell {self.cell!r} in {self.dtype!r}; there are {CELLS} in {DTYPES}")
         if self.inputs == -1:
             object.__setattr__(self, "inputs", self.hidden)
         limits = {
@@ -80,6 +79,8 @@ class Problem:
             "projection": (0, self.hidden - 1),
             "shortest": (0, self.steps),
         }
+        if self.projection and self.cell != "lstm":
+            raise ValueError(f"projection: expected 0, since only an LSTM has one, got {self.projection}")
         for name, (least, most) in limits.items():
             value = getattr(self, name)
             if value is not None and (value < least or (most is not None and value > most)):

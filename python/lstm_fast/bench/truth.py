@@ -20,7 +20,8 @@ class Truth:
         self._reserves: list[Any] = []
         self._scales: list[Array | float] = []  # of dropout, of every layer's output
         states = [arrays[f"{s}0"].reshape(-1, *arrays[f"{s}0"].shape[-2:]) for s in STATES[problem.cell]]
-        weights = problem.weights(arrays)
+        kinds = len(problem.parameter_names) // (problem.layers * problem.directions)
+        weights = [given[:kinds] for given in problem.weights(arrays)]
         run = getattr(reference, f"{problem.cell}_forward")
         y, finals = arrays["x"], []
         for layer in range(problem.layers):

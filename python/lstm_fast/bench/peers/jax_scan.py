@@ -68,6 +68,8 @@ class Jax:
     settings = "jit of lax.scan, input product outside; ragged: masked; computed by the caller and XLA's pool"
 
     def __init__(self, problem: Problem, arrays: Arrays, threads: int) -> None:
+        if problem.cell != "lstm":
+            raise UnsupportedError("it is asked for an LSTM only")
         if problem.dropout:
             raise UnsupportedError("its dropout masks are its own")
         self._jax = jax = require("jax", "the JAX peer")

@@ -13,6 +13,8 @@ from ..problems import Array, Arrays, Problem
 
 def refuse(problem: Problem) -> None:
     """UnsupportedError for what ONNX's LSTM, or the kernels behind it, cannot do."""
+    if problem.cell != "lstm":
+        raise UnsupportedError("it is asked for an LSTM only")
     if problem.dtype != "float32":
         raise UnsupportedError(f"its LSTM computes in float32, not in {problem.dtype}")
     if problem.projection or problem.dropout:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..engines import STEP, UnsupportedError, trained
 from ..packages import require
-from ..problems import Arrays, Problem
+from ..problems import STATES, Arrays, Problem
 
 
 def _with_weights(torch: Any, module: Any, problem: Problem, arrays: Arrays) -> Any:
@@ -42,14 +42,14 @@ def nn_cell(torch: Any, problem: Problem, arrays: Arrays) -> Any:
 
 
 class PyTorch:
-    """``torch.nn.LSTM`` on the CPU: inference_mode forward, autograd for the training pass.
+    """``torch.nn.LSTM``, ``GRU`` or ``RNN`` on the CPU: inference_mode forward, autograd for the training pass.
 
     A ragged batch comes padded and leaves padded, as from any loader, so packing and padding are in its time.
     """
 
     name = "torch"
     requires = ("torch",)
-    settings = "nn.LSTM; forward in eval() and inference_mode; ragged: packing and padding timed"
+    settings = "layers of torch.nn; forward in eval() and inference_mode; ragged: packing and padding timed"
 
     def __init__(self, problem: Problem, arrays: Arrays, threads: int) -> None:
         if problem.dropout:
@@ -59,11 +59,19 @@ class PyTorch:
         self._torch, self._problem = torch, problem
         self._x = tensors["x"].requires_grad_()
         self._lengths = tensors.get("lengths")
-        self._state = tensors["h0"], tensors["c0"]
-        self._layer_state = tuple(state[None] if problem.single else state for state in self._state)
+        self._names = STATES[problem.cell]
+        self._state = self._whole([tensors[f"{name}0"] for name in self._names])
+        rows = [tensors[f"{name}0"][None] if problem.single else tensors[f"{name}0"] for name in self._names]
+        self._layer_state = self._whole(rows)
         self._dy = tensors["dy"]
         self._layer = nn_layers(torch, problem, arrays)
         self._cell: Any = None if problem.variant else nn_cell(torch, problem, arrays)
+
+    def _whole(self, states: Sequence[Any]) -> Any:
+        return tuple(states) if len(self._names) > 1 else states[0]
+
+    def _parts(self, state: Any) -> Sequence[Any]:
+        return state if len(self._names) > 1 else (state,)
 
     def _run(self) -> tuple[Any, Any]:
         if self._lengths is None:
@@ -78,7 +86,7 @@ class PyTorch:
         self._layer.eval()
         with self._torch.inference_mode():
             y, state = self._run()
-        return y, *((s[0] for s in state) if self._problem.single else state)
+        return y, *(s[0] if self._problem.single else s for s in self._parts(state))
 
     def train(self) -> Mapping[str, Any]:
         self._layer.train()
@@ -89,8 +97,7 @@ class PyTorch:
 
     def step(self) -> Sequence[Any]:
         with self._torch.inference_mode():
-            states: Sequence[Any] = self._cell(self._x[0], self._state)
-        return states
+            return self._parts(self._cell(self._x[0], self._state))
 
     def path(self, which: str) -> str:
         """By the conditions of ``use_mkldnn`` and ``lstm`` in PyTorch's RNN.cpp.
@@ -99,8 +106,9 @@ class PyTorch:
         """
         onednn = self._torch.backends.mkldnn
         if which == STEP:
-            return "ATen, lstm_cell"
+            return f"ATen, {self._problem.cell}_cell"
         reasons = [
+            *([self._problem.cell.upper()] if self._problem.cell != "lstm" else []),
             *(["packed"] if self._lengths is not None else []),
             *(["projection"] if self._problem.projection else []),
             *([self._problem.dtype] if self._problem.dtype != "float32" else []),
