@@ -33,7 +33,7 @@ SUITE += ["test_math", "test_empty_problems", "test_layers", "test_layer_calls",
 SUITE += ["test_dispatch", "test_binary", "test_guard_pages", "test_layering", "test_memory", "test_concurrency"]
 SUITE += ["test_reference", "test_spare_memory", "test_torch_modules", "test_torch_autograd", "test_torch_cells"]
 SUITE += ["test_torch_extras", "test_torch_threads", "test_stream", "test_freeze", "test_split_units"]
-SUITE += ["test_stress_threads", "test_torch_inference"]
+SUITE += ["test_stress_threads", "test_torch_inference", "test_family", "test_family_pieces", "test_aids"]
 SECONDS = 1800  # of one run of these tests: what has not ended by then hangs
 
 

@@ -9,8 +9,8 @@ DEFECTS = [
         "d1",
         "a direct step without b_hh",
         DIRECT,
-        "      if (weights.b_hh) bias = add(bias, load_valid<V>(weights.b_hh + first, valid));\n",
-        "",
+        "bias_of<Input, V>(weights.b_ih, weights.b_hh,",
+        "bias_of<Input, V>(weights.b_ih, nullptr,",
     ),
     replaced(
         "d2",
@@ -51,8 +51,8 @@ DEFECTS = [
         "d9",
         "a cell's gradient through the weights of the inputs",
         DIRECT_BACKWARD,
-        "const Product dh{chunk, weights.w_hh, chunk.H,",
-        "const Product dh{chunk, weights.w_ih, chunk.I,",
+        "dh{chunk, weights.w_hh, chunk.H,",
+        "dh{chunk, weights.w_ih, chunk.I,",
     ),
     replaced(
         "d11",

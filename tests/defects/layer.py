@@ -24,9 +24,9 @@ from .parts import (
 
 NO_ROWS = "static_cast<const T*>(nullptr)"
 SORT_H0 = "sort_rows(schedule, h0, g.Ho, work.h[0], g.h_stride);"
-SORT_C0 = "sort_rows(schedule, args_.c0 + state * g.B * g.H, g.H, c, g.unit_stride);"
+SORT_C0 = "sort_rows(schedule, kernels.carry == Carry::c ? c0 : h0, g.H, c, g.carry_stride);"
 
-PACK_W_HH = "kernels.pack_weights(w.w_hh, g.H, g.Ho, nullptr, nullptr, false, work.w_hh);"
+PACK_W_HH = "kernels.pack_recurrent_weights(w.w_hh, g.H, g.Ho, w.b_ih, w.b_hh, work.w_hh);"
 
 PACK_W_HH_TRANSPOSED = """{
       std::vector<T> turned(static_cast<std::size_t>(g.gates * g.H * g.Ho));
@@ -36,7 +36,7 @@ PACK_W_HH_TRANSPOSED = """{
           turned[static_cast<std::size_t>(row * g.Ho + k)] = w.w_hh[from];
         }
       }
-      kernels.pack_weights(turned.data(), g.H, g.Ho, nullptr, nullptr, false, work.w_hh);
+      kernels.pack_recurrent_weights(turned.data(), g.H, g.Ho, w.b_ih, w.b_hh, work.w_hh);
     }"""
 
 # The state after the last step of the batch, not of the row.
@@ -45,16 +45,16 @@ LAST_C_ROW = """    const index length = plan_.schedule.length(b);
 """
 
 UNIT_MAJOR = """
-      accumulate(acc, a, first + lane, V::lanes, w, w_step, 0, gates);
-      w += gates * w_step;
+      accumulate(acc, a, first + lane, V::lanes, w, w_step, 0, Slots::gates);
+      w += Slots::gates * w_step;
 """
 # The gate row's own order: all units of one gate, then the next gate.
 GATE_MAJOR = """
       if (lane > 0) continue;
-      for (index gate = 0; gate < gates; ++gate) {
-        accumulate(acc, a, first + gate * V::lanes, 1, w + gate * w_step, gates * w_step, 0, valid);
+      for (index gate = 0; gate < Slots::gates; ++gate) {
+        accumulate(acc, a, first + gate * V::lanes, 1, w + gate * w_step, Slots::gates * w_step, 0, valid);
       }
-      w += gates * valid * w_step;
+      w += Slots::gates * valid * w_step;
 """
 
 STATIC_INITIALISER = """
@@ -74,22 +74,22 @@ DEFECTS = [
         "7",
         "h0 and c0 swapped",
         (
-            (LAYERS_FORWARD, SORT_H0, SORT_H0.replace("h0", "(g.P > 0 ? h0 : args_.c0 + state * g.B * g.H)")),
+            (LAYERS_FORWARD, SORT_H0, SORT_H0.replace("h0", "(g.P > 0 ? h0 : c0)")),
             (
                 LAYERS_FORWARD,
                 SORT_C0,
-                SORT_C0.replace("args_.c0 + state", "(g.P > 0 ? args_.c0 : args_.h0 ) + state"),
+                SORT_C0.replace("c0 : h0", "(g.P > 0 ? c0 : h0 ) : h0"),
             ),
         ),
     ),
     replaced("8", "h0 ignored", LAYERS_FORWARD, SORT_H0, SORT_H0.replace("h0", NO_ROWS)),
-    replaced("9", "c0 ignored", LAYERS_FORWARD, SORT_C0, SORT_C0.replace("args_.c0 + state * g.B * g.H", NO_ROWS)),
-    replaced("10", "b_ih ignored", LAYERS_FORWARD, "g.H, g.I, w.b_ih, w.b_hh, true", "g.H, g.I, nullptr, w.b_hh, true"),
-    replaced("11", "b_hh ignored", LAYERS_FORWARD, "g.H, g.I, w.b_ih, w.b_hh, true", "g.H, g.I, w.b_ih, nullptr, true"),
-    replaced("12", "sigmoid for g", CELL, "const V g = tanh(a.g);", "const V g = sigmoid(a.g);"),
-    replaced("13", "tanh(c) missing", CELL, "mul(o, tanh(c))", "mul(o, c)"),
+    replaced("9", "c0 ignored", LAYERS_FORWARD, SORT_C0, SORT_C0.replace("c0 : h0", f"{NO_ROWS} : h0")),
+    replaced("10", "b_ih ignored", LAYERS_FORWARD, "g.H, g.I, w.b_ih, w.b_hh, work", "g.H, g.I, nullptr, w.b_hh, work"),
+    replaced("11", "b_hh ignored", LAYERS_FORWARD, "g.H, g.I, w.b_ih, w.b_hh, work", "g.H, g.I, w.b_ih, nullptr, work"),
+    replaced("12", "sigmoid for g", CELL, "const V g = tanh(a_g);", "const V g = sigmoid(a_g);"),
+    replaced("13", "tanh(c) missing", CELL, "c, mul(o, tanh(c))}", "c, mul(o, c)}"),
     replaced("14", "f applied to the new c", CELL, "fma(f, c_prev, mul(i, g))", "mul(f, fma(i, g, c_prev))"),
-    replaced("24", "dc carry not multiplied by f", CELL, "mul(dc, s.f)}", "dc}"),
+    replaced("24", "dc carry not multiplied by f", CELL, "mul(dc, f)}", "dc}"),
     replaced("25", "dhn ignored", LAYERS_BACKWARD, "sort_rows(schedule, dhn, ", f"sort_rows(schedule, {NO_ROWS}, "),
     replaced("26", "dcn ignored", LAYERS_BACKWARD, "sort_rows(schedule, dcn, ", f"sort_rows(schedule, {NO_ROWS}, "),
     replaced(
@@ -163,8 +163,8 @@ DEFECTS = [
         "38",
         "reserve overwritten by backward",
         BACKWARD,
-        "gradient.dgates.i.store(dgates);",
-        "gradient.dgates.i.store(dgates);\n      gradient.dgates.i.store(const_cast<T*>(gates));",
+        "store_gates(gradient.dgates, dgates);",
+        "store_gates(gradient.dgates, dgates);\n      store_gates(gradient.dgates, const_cast<T*>(gates));",
     ),
     replaced("x1", "backward on the set now in use", BINDING, "backward(*reserve.isa, ", "backward(active_isa(), "),
     replaced("x2", "sums of backward in the order of the gate rows", GEMM, UNIT_MAJOR, GATE_MAJOR),
@@ -214,7 +214,7 @@ DEFECTS = [
         "x9",
         "W_hh of forward not kept for backward",
         LAYERS_FORWARD,
-        "kernels.pack_transposed(w.w_hh, g.H, g.Ho, reserve.w_hh_t);",
+        "kernels.transpose_recurrent_weights(w.w_hh, g.H, g.Ho, reserve.w_hh_t);",
         "std::fill_n(reserve.w_hh_t, 4 * g.H * g.padded(g.Ho), T(0));",
     ),
     replaced(

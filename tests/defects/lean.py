@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from .parts import LAYERS_FORWARD, LAYOUT, RECOMPUTE, RECOMPUTE_CALLS, replaced
 
-SUM_OF_H = """    accumulate(acc, a, 0, 1, chunk.w_hh + jb * chunk.Ho * width, width, 0, chunk.Ho);
+SUM_OF_H = """    accumulate(acc, a, 0, 1, w_hh, width, 0, chunk.Ho);
 """
-SUM_OF_H_APART = """    V apart[M][N];
-    LF_UNROLL for (int m = 0; m < M; ++m) { LF_UNROLL for (int n = 0; n < N; ++n) apart[m][n] = V::set(0); }
-    accumulate(apart, a, 0, 1, chunk.w_hh + jb * chunk.Ho * width, width, 0, chunk.Ho);
+SUM_OF_H_APART = """    V apart[M][G];
+    LF_UNROLL for (int m = 0; m < M; ++m) { LF_UNROLL for (int n = 0; n < G; ++n) apart[m][n] = V::set(0); }
+    accumulate(apart, a, 0, 1, w_hh, width, 0, chunk.Ho);
     LF_UNROLL for (int m = 0; m < M; ++m) {
-      LF_UNROLL for (int n = 0; n < N; ++n) acc[m][n] = add(acc[m][n], apart[m][n]);
+      LF_UNROLL for (int n = 0; n < G; ++n) acc[m][n] = add(acc[m][n], apart[m][n]);
     }
 """
 
@@ -20,7 +20,7 @@ DEFECTS = [
         "l2",
         "c before every chunk is c0",
         RECOMPUTE_CALLS,
-        "copy_rows(reserve.c + span.first_kept * g.unit_stride,",
+        "copy_rows(reserve.c + span.first_kept * g.carry_stride,",
         "copy_rows(reserve.c,",
     ),
     replaced(

@@ -50,7 +50,7 @@ def swapped(number: str, one: str, other: str) -> Defect:
     edits = []
     for gate, source in ((one, other), (other, one)):
         name = activation[gate]
-        edits.append((CELL, f"const V {gate} = {name}(a.{gate});", f"const V {gate} = {name}(a.{source} );"))
+        edits.append((CELL, f"const V {gate} = {name}(a_{gate});", f"const V {gate} = {name}(a_{source} );"))
     return Defect(number, f"gates {one} and {other} swapped", tuple(edits))
 
 

@@ -149,15 +149,15 @@ DEFECTS = [
         "34",
         "projection gradient taken before the gradient of y",
         BACKWARD,
-        "dp[k] = dy ? dh[k] + dy[k] : dh[k];",
-        "dp[k] = dy ? dy[k] : dh[k];",
+        "if (dy) sum = add(sum, load_valid<V>(dy + k, chunk.Ho - k));",
+        "if (dy) sum = load_valid<V>(dy + k, chunk.Ho - k);",
     ),
     replaced(
         "34b",
         "gradient of w_hr from the h that left the projection",
         BACKWARD,
-        "if (u) mul(o, tanh(c_now)).store(u + unit);",
-        "if (u) tanh(c_now).store(u + unit);",
+        "if (u) Cell::output(activated, after).store(u + unit);",
+        "if (u) tanh(after).store(u + unit);",
     ),
     # --- packed ---
     replaced(

@@ -72,7 +72,7 @@ DEFECTS = [
         "t4",
         "y_rows of one buffer only",
         LAYERS_FORWARD,
-        "work.y_rows[(&span - schedule.spans().data()) % 2]",
+        "work.y_rows[turns]",
         "work.y_rows[0]",
     ),
     replaced(
@@ -173,7 +173,7 @@ DEFECTS = [
         "m3",
         "the sums of dw_hh begin with what the memory held",
         LAYERS_BACKWARD,
-        "std::fill_n(work.dw_hh, g.gates * g.padded_H * g.Ho, T(0));",
+        "std::fill_n(work.dw_hh, g.gates * g.padded_H * g.recurrent_rows, T(0));",
         "static_cast<void>(work.dw_hh);",
     ),
     replaced("m4", "kept memory not freed when there is no other", MEMORY, "    spares.shrink(0);\n", ""),
