@@ -102,7 +102,7 @@ std::vector<T> solve(const lstm_fast::Shape& shape, const std::vector<index>& le
   const Dropout dropout{save ? p : 0, 3};
   Used used;
   const Threads team{.most = threads, .least_flops = 0, .least_chunk_flops = 0, .split = split, .used = &used};
-  Block reserve(save ? reserve_bytes<T>(isa, Cell::lstm, shape, own_lengths, p > 0) : 1);
+  Block reserve(save ? reserve_bytes<T>(isa, shape, own_lengths, p > 0) : 1);
   ForwardArgs<T> forward_args{};
   forward_args.shape = shape;
   forward_args.x = {x.data(), shape.B * shape.I, shape.I};
@@ -116,7 +116,7 @@ std::vector<T> solve(const lstm_fast::Shape& shape, const std::vector<index>& le
   forward_args.reserve = save ? reserve.data() : nullptr;
   forward_args.dropout = dropout;
   forward_args.threads = team;
-  require(forward(isa, Cell::lstm, forward_args), "forward was stopped");
+  require(forward(isa, forward_args), "forward was stopped");
   require(used.threads == threads || used.threads == 1, "neither the whole team nor the caller alone");
   const bool can_share = threads / shape.directions > 1 && shape.P == 0 && shape.T > 1;
   require(used.units == (used.threads > 1 && can_share && split == Split::units), "rows in place of units");
@@ -137,7 +137,7 @@ std::vector<T> solve(const lstm_fast::Shape& shape, const std::vector<index>& le
     backward_args.dropout = dropout;
     backward_args.threads = team;
     backward_args.weights_again = weights.data();
-    require(backward(isa, Cell::lstm, backward_args), "backward was stopped");
+    require(backward(isa, backward_args), "backward was stopped");
   }
   std::vector<T> all;
   for (const auto& values : gradients) all.insert(all.end(), values.begin(), values.end());
@@ -200,7 +200,7 @@ std::vector<float> stream(const std::vector<int>& threads) {
     weights.push_back(
         {give(rows * (layer == 0 ? shape.I : shape.H)), give(rows * shape.H), give(rows), give(rows), nullptr});
   }
-  Stream<float> steps(isa, Cell::lstm, shape, weights.data());
+  Stream<float> steps(isa, shape, weights.data());
   std::vector<float> all;
   for (const int count : threads) {
     const auto x = random_numbers<float>(generator, shape.B * shape.I);

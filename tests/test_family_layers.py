@@ -169,9 +169,6 @@ def test_what_this_version_does_not_do():
             call(False)
         with pytest.raises(TypeError, match="reset_after: expected a bool, got int"):
             call(0)
-    for option in ({"truncate": 3}, {"grad_clip": 1.0}, {"resets": np.zeros((T, B), bool)}):
-        with pytest.raises(NotImplementedError, match=next(iter(option))):
-            lf.GRU(I, H, dtype="float64").forward(arrays[0], **option)
 
 
 @pytest.mark.parametrize(("value", "error"), [("gelu", ValueError), ("Tanh", ValueError), (None, TypeError)])
